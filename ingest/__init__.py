@@ -1,0 +1,1 @@
+"""PDF bytes to searchable vectors: pdf, chunk, embed, store, queue."""

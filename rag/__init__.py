@@ -1,0 +1,1 @@
+"""Question to cited answer: retrieve, rerank, answer, evaluate."""
