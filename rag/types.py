@@ -106,3 +106,22 @@ class Answer:
     text: str
     citations: tuple[Citation, ...]
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer as it came about.
+
+    `reranked` says whose order its sources came from; seconds are wall time from the start of the request;
+    `seconds_first` is None when nothing came. `error` is the sentence of an endpoint that failed: the text
+    is then what came before it.
+    """
+
+    answer: Answer
+    sources: tuple[Chunk, ...]
+    reranked: bool
+    answerer: str
+    note: str
+    seconds_first: float | None
+    seconds: float
+    error: str

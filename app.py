@@ -1,0 +1,57 @@
+"""Entry point: one ASGI app of Streamlit pages, REST API and security headers over one set of services.
+
+Start it with `second-look serve`, `python app.py` or `streamlit run app.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import streamlit as st
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+
+from rag.api import create_api
+from rag.guard import LOOPBACK, Guard
+from rag.services import shared_services
+from rag.settings import read_settings
+
+HERE = Path(__file__).resolve().parent
+SETTINGS = read_settings()
+
+
+@asynccontextmanager
+async def lifespan(_: st.App) -> AsyncIterator[None]:
+    """Resume the upload queue and load the models while the first page is already shown."""
+    services = shared_services()
+    services.queue.start()
+    threading.Thread(target=services.warm_up, name="warm-up", daemon=True).start()
+    yield
+    services.close()
+
+
+app = st.App(
+    HERE / "app_pages" / "main.py",
+    routes=[Mount("/api", create_api(shared_services))],
+    middleware=[Middleware(Guard, hosts=LOOPBACK if SETTINGS.host in LOOPBACK else ())],
+    lifespan=lifespan,
+)
+
+
+def run() -> None:
+    """Serve until interrupted. Raises IndexLocked, IndexMismatch, StoreUnavailable before anything starts."""
+    _ = shared_services().store
+    app.run(
+        config={
+            "server.address": SETTINGS.host,
+            "server.port": SETTINGS.port,
+            "server.maxUploadSize": SETTINGS.max_upload_mb,
+        }
+    )
+
+
+if __name__ == "__main__":
+    run()

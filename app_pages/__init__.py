@@ -1,0 +1,1 @@
+"""The pages: each file is read top to bottom by Streamlit."""

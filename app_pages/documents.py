@@ -1,0 +1,196 @@
+"""Documents: upload, queue with progress, library, delete with undo."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import streamlit as st
+
+from app_pages.parts.deletions import deleted
+from app_pages.parts.text import plain, size_text
+from ingest.errors import UserError
+from ingest.queue import Job, State
+from ingest.store import LOCAL_OWNER
+from ingest.types import Document
+from rag.services import Services, shared_services
+
+ICONS: dict[State, str] = {
+    "done": ":material/check_circle:",
+    "unchanged": ":material/content_copy:",
+    "refused": ":material/error:",
+    "failed": ":material/error:",
+    "password": ":material/lock:",
+}
+PAGE_ROWS = 25
+
+
+def page() -> None:
+    """Draw the page."""
+    services = shared_services()
+    st.title("Documents", anchor=False)
+    try:
+        _upload(services)
+        _queue(services)
+        _undo(services)
+        _library(services)
+    except UserError as error:
+        st.error(plain(str(error), limit=1000), icon=":material/error:")
+
+
+def _upload(services: Services) -> None:
+    # a new key empties the widget, so that a rerun does not queue the same files again
+    generation = st.session_state.setdefault("uploads", 0)
+    files = st.file_uploader(
+        "Add PDFs",
+        type="pdf",
+        accept_multiple_files=True,
+        key=f"upload-{generation}",
+        help=f"Up to {services.settings.max_upload_mb} MB and {services.settings.max_pages} pages each.",
+    )
+    if files:
+        for file in files:
+            services.queue.add(file.name, file.getvalue(), owner=LOCAL_OWNER)
+        st.session_state["uploads"] = generation + 1
+        st.rerun()
+
+
+def _queue(services: Services) -> None:
+    jobs = services.queue.jobs(owner=LOCAL_OWNER)
+    if not jobs:
+        return
+    busy = any(job.open for job in jobs)
+    st.fragment(_show_queue, run_every=1.0 if busy else None)(services, busy)
+
+
+def _show_queue(services: Services, was_busy: bool) -> None:
+    jobs = services.queue.jobs(owner=LOCAL_OWNER)
+    if was_busy and not any(job.open for job in jobs):
+        st.rerun()  # the library below has grown, and nothing is left to watch
+    with st.container(border=True, key="queue"):
+        open_jobs = sum(job.open for job in jobs)
+        title, button = st.columns([4, 1], vertical_alignment="center")
+        title.subheader(f"Uploads: {open_jobs} in work" if open_jobs else "Uploads", anchor=False)
+        if open_jobs < len(jobs) and button.button("Clear finished", key="clear"):
+            for job in jobs:
+                if not job.open and job.state not in ("password", "failed"):
+                    services.queue.dismiss(job.id, owner=LOCAL_OWNER)
+            st.rerun()
+        for job in jobs:
+            _show_job(job, services)
+
+
+def _show_job(job: Job, services: Services) -> None:
+    name = plain(job.source, limit=80)
+    if job.state == "queued":
+        st.progress(0.0, text=f"**{name}** · queued, {size_text(job.size)}")
+    elif job.open:
+        st.progress(job.done / job.total if job.total else 0.0, text=f"**{name}** · {_progress(job)}")
+    else:
+        color = {"refused": "red", "failed": "red", "password": "orange"}.get(job.state, "green")
+        st.markdown(f":{color}[{ICONS[job.state]}] **{name}** · {plain(job.message, limit=600)}")
+        if job.state == "password":
+            _ask_password(job, services)
+        if job.state == "failed":
+            _offer_retry(job, services)
+
+
+def _progress(job: Job) -> str:
+    what = "read" if job.state == "reading" else "embedded"
+    unit = "pages" if job.state == "reading" else "chunks"
+    left = f", about {job.seconds_left:.0f} s left" if job.seconds_left is not None else ""
+    return f"{job.done} of {job.total} {unit} {what}{left}" if job.total else "opening"
+
+
+def _ask_password(job: Job, services: Services) -> None:
+    with st.form(f"password-{job.id}", border=False):
+        field, unlock, leave = st.columns([3, 1, 1], vertical_alignment="bottom")
+        password = field.text_input("Password", type="password", autocomplete="off")
+        if unlock.form_submit_button("Unlock", type="primary") and password:
+            services.queue.retry(job.id, owner=LOCAL_OWNER, password=password)
+            st.rerun()
+        if leave.form_submit_button("Remove"):
+            services.queue.dismiss(job.id, owner=LOCAL_OWNER)
+            st.rerun()
+
+
+def _offer_retry(job: Job, services: Services) -> None:
+    again, leave, _ = st.columns([1, 1, 4])
+    if again.button("Try again", key=f"retry-{job.id}"):
+        services.queue.retry(job.id, owner=LOCAL_OWNER)
+        st.rerun()
+    if leave.button("Remove", key=f"remove-{job.id}"):
+        services.queue.dismiss(job.id, owner=LOCAL_OWNER)
+        st.rerun()
+
+
+def _undo(services: Services) -> None:
+    for item in list(deleted()):
+        document = item.stored.document
+        with st.container(
+            border=True, horizontal=True, vertical_alignment="center", key=f"undo-{document.id}"
+        ):
+            st.markdown(
+                f"Deleted **{plain(document.source, limit=80)}**. This page keeps it until you leave."
+            )
+            if st.button("Undo", icon=":material/undo:", key=f"undo-button-{document.id}"):
+                services.undo(item)
+                deleted().remove(item)
+                st.rerun()
+
+
+def _library(services: Services) -> None:
+    documents = services.store.documents(owner=LOCAL_OWNER)
+    if not documents:
+        if not services.queue.jobs(owner=LOCAL_OWNER):
+            st.info("No documents yet. Drop PDFs on the field above.", icon=":material/upload_file:")
+        return
+    pages = sum(document.pages for document in documents)
+    chunks = sum(document.chunks for document in documents)
+    st.subheader(f"Library: {len(documents)} documents, {pages:,} pages, {chunks:,} chunks", anchor=False)
+    if len(documents) > PAGE_ROWS:
+        documents = _filtered(documents)
+    for document in documents[:PAGE_ROWS]:
+        _show_document(document, services)
+    if len(documents) > PAGE_ROWS:
+        st.caption(f"{len(documents) - PAGE_ROWS} more: type part of a name above to find them.")
+
+
+def _filtered(documents: list[Document]) -> list[Document]:
+    wanted = st.text_input("Find by name", key="find").strip().lower()
+    return [document for document in documents if wanted in f"{document.source} {document.title}".lower()]
+
+
+def _show_document(document: Document, services: Services) -> None:
+    with st.container(border=True, key=f"document-{document.id}"):
+        text, button = st.columns([6, 1], vertical_alignment="center")
+        with text:
+            st.markdown(f"**{plain(document.source, limit=120)}**")
+            st.caption(
+                f"{document.pages} pages · {document.chunks} chunks · {size_text(document.size)} · "
+                f"added {_when(document.added)} · {plain(document.title)}"
+            )
+            for warning in document.warnings:
+                st.caption(f":orange[:material/warning: {plain(warning, limit=400)}]")
+        if button.button("Delete", icon=":material/delete:", key=f"delete-{document.id}"):
+            _confirm(document, services)
+
+
+@st.dialog("Delete this document?")
+def _confirm(document: Document, services: Services) -> None:
+    st.markdown(
+        f"**{plain(document.source, limit=120)}**, {document.pages} pages, {document.chunks} chunks: "
+        "the document, its chunks and its file are removed."
+    )
+    delete, keep = st.columns(2)
+    if delete.button("Delete", type="primary", key="confirm-delete", width="stretch"):
+        deleted().append(services.delete(document.id, owner=LOCAL_OWNER))
+        st.rerun()
+    if keep.button("Keep", key="confirm-keep", width="stretch"):
+        st.rerun()
+
+
+def _when(added: str) -> str:
+    return datetime.fromisoformat(added).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+page()

@@ -1,0 +1,34 @@
+"""Text from outside on its way into Streamlit's Markdown."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!<>|~$:&@/])")
+
+
+def plain(text: str, *, limit: int = 200) -> str:
+    """The text so that Markdown shows it letter for letter, on one line, at most `limit` characters.
+
+    File names, headings and questions go through here wherever a label is Markdown.
+    """
+    visible = "".join(" " if ch.isspace() else ch for ch in text if ch.isspace() or not _hidden(ch))
+    line = " ".join(visible.split())
+    if len(line) > limit:
+        line = line[: limit - 1].rstrip() + "…"
+    return _MARKUP.sub(r"\\\1", line)
+
+
+def one_paragraph(text: str) -> str:
+    """A chunk's words without the line ends of the printed page, for `st.text`."""
+    return " ".join("".join(ch for ch in text if ch.isspace() or not _hidden(ch)).split())
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{max(size / 1e3, 0.1):.1f} kB"
+
+
+def _hidden(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn")

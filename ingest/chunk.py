@@ -1,0 +1,119 @@
+"""Pages to chunks: at most 200 tokens, cut at sentence ends, offsets kept."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from statistics import quantiles
+from typing import TYPE_CHECKING
+
+from ingest.types import Chunk, Page
+
+if TYPE_CHECKING:
+    from semantic_text_splitter import TextSplitter
+
+MAX_TOKENS = 200
+OVERLAP_TOKENS = 32
+"""About one sentence; the splitter repeats whole sentences only, so it is an upper limit."""
+MAX_HEADING_CHARS = 160
+CHUNKER = f"sentences-{MAX_TOKENS}-{OVERLAP_TOKENS}/1"
+"""Name and version of what this module does; it is recorded in the index."""
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A title of the outline and where its section begins: page from 1, offset in the page's text."""
+
+    page: int
+    start: int
+    title: str
+
+
+class Chunker:
+    """Cuts pages with the bi-encoder's own tokenizer, so that no chunk is longer than it reads."""
+
+    def __init__(self, tokenizer_file: Path) -> None:
+        from semantic_text_splitter import TextSplitter
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._splitter: TextSplitter = TextSplitter.from_huggingface_tokenizer(
+            tokenizer, MAX_TOKENS, overlap=OVERLAP_TOKENS
+        )
+
+    def chunks(
+        self, pages: Iterable[Page], *, doc_id: str, source: str, title: str, headings: Sequence[Heading] = ()
+    ) -> list[Chunk]:
+        """Chunks of all pages in reading order; a page without words gives none."""
+        starts = [(heading.page, heading.start) for heading in headings]
+        chunks = []
+        for page in pages:
+            for start, end in self._spans(page.text):
+                section = bisect_right(starts, (page.number, start)) - 1
+                heading = join_heading(title, headings[section].title if section >= 0 else "")
+                text = page.text[start:end]
+                chunks.append(Chunk(doc_id, source, page.number, start, end, text, heading))
+        return chunks
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        pieces = self._splitter.chunk_indices(unwrap(text))
+        return [(start, start + len(piece)) for start, piece in pieces if any(map(str.isalnum, piece))]
+
+
+def unwrap(text: str) -> str:
+    """The text with the line ends inside paragraphs turned into spaces, at the same length.
+
+    A PDF ends every printed line, and the splitter holds a line end for a better place to cut than the
+    end of a sentence. A line that reaches nearly as far as the page's long lines, and does not end a
+    sentence, goes on in the next one; short lines (headings, table rows) keep their end.
+    """
+    lengths = [len(line) for line in _LINE_END.split(text) if line.strip()]
+    if len(lengths) < 2:
+        return text
+    wrapped_at = 0.8 * quantiles(lengths, n=10)[-1]
+    parts = []
+    begin = 0
+    for match in _LINE_END.finditer(text):
+        line = text[begin : match.start()]
+        goes_on = len(line) >= wrapped_at and not line.rstrip().endswith((".", "!", "?", ":"))
+        parts.append(line + (" " * len(match[0]) if goes_on else match[0]))
+        begin = match.end()
+    return "".join(parts) + text[begin:]
+
+
+def place_headings(sections: Iterable[tuple[int, str]], pages: Sequence[Page]) -> list[Heading]:
+    """Find where each outline title stands on its page, in reading order; the page's top when it is not found.
+
+    `sections` are (page from 1, title).
+    """
+    texts = {page.number: page.text for page in pages}
+    placed = []
+    for page, title in sections:
+        words = [re.escape(word) for word in title.split()]
+        found = re.search(r"\s+".join(words), texts.get(page, ""), re.IGNORECASE) if words else None
+        placed.append(Heading(page, found.start() if found else 0, " ".join(title.split())))
+    return sorted(placed, key=lambda heading: (heading.page, heading.start))
+
+
+def join_heading(title: str, section: str) -> str:
+    """Title and section on one line, without saying the same twice, at most MAX_HEADING_CHARS long."""
+    parts = [title] if not section or section.lower() == title.lower() else [title, section]
+    heading = " > ".join(" ".join(part.split()) for part in parts if part.strip())
+    return heading if len(heading) <= MAX_HEADING_CHARS else heading[: MAX_HEADING_CHARS - 1].rstrip() + "…"
+
+
+def title_of(metadata_title: str, source: str) -> str:
+    """The document's title for people: its metadata's where that says something, else the file's name."""
+    title = " ".join(metadata_title.split())
+    stem = " ".join(re.split(r"[\s_]+", PurePath(source).stem)).strip()
+    looks_like_a_path = re.search(r"[\\/]|\.(docx?|pdf|indd|qxd|tex|html?|xlsx?)\b", title, re.IGNORECASE)
+    if len(title) < 4 or looks_like_a_path or title.lower().startswith(("microsoft word", "untitled")):
+        return stem
+    return title

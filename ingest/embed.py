@@ -1,0 +1,167 @@
+"""Texts to unit vectors, with a bi-encoder."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest.bert import COMPUTE, PackedBert, batches, can_pack
+from ingest.errors import ModelUnavailable
+from ingest.weights import (
+    MINILM,
+    MINILM_SHA256,
+    best_device,
+    best_dtype,
+    bundled_minilm,
+    dtype_name,
+    find_model,
+    quiet_transformers,
+    sha256,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+Vectors = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+"""Called with (done, of how many)."""
+
+
+class Embedder(Protocol):
+    """A loaded bi-encoder."""
+
+    name: str
+    id: str
+    dimension: int
+    device: str
+
+    def embed(self, texts: Sequence[str], *, on_progress: Progress | None = None) -> Vectors:
+        """(len(texts), dimension) float32, unit rows, in the order given; no texts give (0, dimension)."""
+
+
+class PackedEmbedder:
+    """all-MiniLM-L6-v2 or any other BERT bi-encoder with mean pooling, computed without padding."""
+
+    def __init__(self, identity: Identity, model: Any, dtype: torch.dtype) -> None:
+        from tokenizers import Tokenizer
+
+        self.name = identity.name
+        self.id = identity.id
+        self.device = f"cpu, {dtype_name(dtype)}"
+        self._bert = PackedBert(model[0].model, dtype)
+        self.dimension: int = self._bert.dim
+        self._tokenizer = Tokenizer.from_file(str(identity.folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(model.max_seq_length)
+        self._tokenizing = threading.Lock()
+
+    def embed(self, texts: Sequence[str], *, on_progress: Progress | None = None) -> Vectors:
+        """See `Embedder.embed`; texts beyond the model's limit are cut there."""
+        with self._tokenizing:
+            encodings = self._tokenizer.encode_batch(list(texts))
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        done = 0
+        for batch in batches([len(encoding.ids) for encoding in encodings]):
+            states = self._bert.states([encodings[position] for position in batch])
+            lengths = [len(encodings[position].ids) for position in batch]
+            # float32 for mean and norm: a bfloat16 sum of 200 states loses the third digit
+            means = [part.float().mean(dim=0) for part in states.split(lengths)]
+            vectors[batch] = [mean.numpy() for mean in means]
+            done += len(batch)
+            if on_progress:
+                on_progress(done, len(texts))
+        return unit_rows(vectors)
+
+
+class LibraryEmbedder:
+    """Any sentence-transformers bi-encoder, run by the library; the way for GPUs and other architectures."""
+
+    def __init__(self, identity: Identity, model: Any, device: torch.device, dtype: torch.dtype) -> None:
+        self.name = identity.name
+        self.id = identity.id
+        self.device = f"{device.type}, {dtype_name(dtype)}"
+        self.dimension = int(model.get_embedding_dimension())
+        self._model = model.to(dtype)
+
+    def embed(self, texts: Sequence[str], *, on_progress: Progress | None = None) -> Vectors:
+        """See `Embedder.embed`."""
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        step = 256
+        for start in range(0, len(texts), step):
+            part = list(texts[start : start + step])
+            with COMPUTE:
+                encoded = self._model.encode(
+                    part, batch_size=64, convert_to_tensor=True, show_progress_bar=False
+                )
+            vectors[start : start + step] = encoded.float().cpu().numpy()
+            if on_progress:
+                on_progress(min(start + step, len(texts)), len(texts))
+        return unit_rows(vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which bi-encoder it is, told from its files alone: `id` goes into the index, `name` on the screen."""
+
+    folder: Path
+    name: str
+    id: str
+    dimension: int
+
+
+def identify(name: str = "") -> Identity:
+    """The bi-encoder of that name or folder, not loaded yet; without a name the bundled one.
+
+    Raises ModelUnavailable.
+    """
+    folder = find_model(name) if name else bundled_minilm()
+    digest = sha256(folder / "model.safetensors") if name else MINILM_SHA256
+    shown = name or MINILM
+    return Identity(folder, shown, f"{shown}@{digest[:12]}", _dimension(folder))
+
+
+def load_embedder(identity: Identity) -> Embedder:
+    """Load a bi-encoder. Raises ModelUnavailable."""
+    from sentence_transformers import SentenceTransformer
+
+    quiet_transformers()
+    device = best_device()
+    dtype = best_dtype(device)
+    try:
+        model = SentenceTransformer(str(identity.folder), device=str(device), local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelUnavailable(f"{identity.name} is not a bi-encoder: {str(error)[:200]}") from error
+    if can_pack(model[0].model, device) and _is_mean_pooling(model):
+        return PackedEmbedder(identity, model, dtype)
+    return LibraryEmbedder(identity, model, device, dtype)
+
+
+def unit_rows(vectors: Vectors) -> Vectors:
+    """Rows scaled to length 1; a row of zeros stays one."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Vectors = (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
+    return scaled
+
+
+def _is_mean_pooling(model: Any) -> bool:
+    names = [type(module).__name__ for module in model]
+    return names in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) and (
+        model[1].get_config_dict().get("pooling_mode") == "mean"
+    )
+
+
+def _dimension(folder: Path) -> int:
+    # a Dense module after the pooling changes the size of the vectors
+    dense = sorted(folder.glob("[0-9]*_Dense/config.json"))
+    config, key = (dense[-1], "out_features") if dense else (folder / "config.json", "hidden_size")
+    try:
+        return int(json.loads(config.read_text(encoding="utf-8"))[key])
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelUnavailable(f"{config} does not say the size of the vectors ({key}).") from error

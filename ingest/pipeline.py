@@ -1,0 +1,76 @@
+"""One PDF to one document in the index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from ingest.chunk import Chunker, place_headings, title_of
+from ingest.embed import Embedder
+from ingest.errors import PdfRefused
+from ingest.sandbox import Sandbox, read_document
+from ingest.store import Store
+from ingest.types import Document
+
+Stage = Literal["reading", "embedding"]
+OnStage = Callable[[Stage, int, int], None]
+"""Called with (stage, done, of how many): pages while reading, chunks while embedding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What has to stay loaded between two PDFs."""
+
+    sandbox: Sandbox
+    chunker: Chunker
+    embedder: Embedder
+    store: Store
+    max_pages: int
+
+
+def ingest(
+    path: Path,
+    tools: Tools,
+    *,
+    doc_id: str,
+    source: str,
+    owner: str,
+    password: str = "",
+    on_stage: OnStage = lambda *_: None,
+) -> Document:
+    """Read, cut, embed and store one PDF; nothing is stored unless all of it is.
+
+    `source` is the file's name as people know it. Raises PdfRefused, StoreUnavailable.
+    """
+    read = read_document(
+        tools.sandbox,
+        path,
+        password,
+        max_pages=tools.max_pages,
+        on_progress=lambda done, total: on_stage("reading", done, total),
+    )
+    title = title_of(read.title, source)
+    headings = place_headings([(section.page, section.title) for section in read.sections], read.pages)
+    chunks = tools.chunker.chunks(read.pages, doc_id=doc_id, source=source, title=title, headings=headings)
+    if not chunks:
+        raise PdfRefused("no_text", f"None of the {len(read.pages)} pages has any words to search for.")
+    on_stage("embedding", 0, len(chunks))
+    vectors = tools.embedder.embed(
+        [chunk.passage for chunk in chunks],
+        on_progress=lambda done, total: on_stage("embedding", done, total),
+    )
+    document = Document(
+        id=doc_id,
+        source=source,
+        title=title,
+        pages=len(read.pages),
+        chunks=len(chunks),
+        size=path.stat().st_size,
+        added=datetime.now(UTC).isoformat(timespec="seconds"),
+        warnings=read.warnings,
+    )
+    tools.store.add(document, chunks, vectors, owner=owner)
+    return document

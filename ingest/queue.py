@@ -1,0 +1,305 @@
+"""The durable queue of uploads: on disk before it says "queued", worked off by one background thread."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Literal
+
+from ingest.errors import BadRequest, PdfRefused, StoreUnavailable, UserError
+from ingest.originals import Originals
+from ingest.pipeline import Stage, Tools, ingest
+from ingest.types import Document
+
+log = logging.getLogger(__name__)
+
+State = Literal["queued", "reading", "embedding", "done", "unchanged", "refused", "password", "failed"]
+"""`refused`: the file cannot be indexed. `password`: it waits for one. `failed`: something else broke
+(Qdrant down, a model missing); the file is kept and can be tried again."""
+OPEN: tuple[State, ...] = ("queued", "reading", "embedding")
+"""States that still need work."""
+RETRIABLE: tuple[State, ...] = ("password", "failed")
+"""States in which the file is kept and can be queued again."""
+MAX_ATTEMPTS = 3
+"""A file during which the whole process died this often is refused."""
+
+_SCHEMA = """
+create table if not exists jobs (
+    id integer primary key autoincrement,
+    owner text not null,
+    doc_id text not null,
+    source text not null,
+    size integer not null,
+    state text not null,
+    message text not null default '',
+    attempts integer not null default 0,
+    added real not null
+)
+"""
+_COLUMNS = "id, owner, doc_id, source, size, state, message, attempts, added"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One uploaded file on its way into the index.
+
+    `done` of `total` counts pages while reading and chunks while embedding; `seconds_left` is an estimate
+    of the current stage, None while there is nothing to estimate from. `added` is Unix time.
+    """
+
+    id: int
+    owner: str
+    doc_id: str
+    source: str
+    size: int
+    state: State
+    message: str
+    attempts: int
+    added: float
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+
+    @property
+    def open(self) -> bool:
+        """True while there is work to do."""
+        return self.state in OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    stage: Stage
+    done: int
+    total: int
+    since: float
+
+
+class UploadQueue:
+    """Takes uploads at any time from any thread; `start` works them off in the background."""
+
+    def __init__(
+        self, path: Path, originals: Originals, tools: Callable[[], Tools], *, max_bytes: int
+    ) -> None:
+        """`tools` is called when there is work, so that models load no earlier than that."""
+        self._originals = originals
+        self._tools = tools
+        self._max_bytes = max_bytes
+        self._lock = threading.RLock()
+        self._live: dict[int, _Live] = {}
+        self._passwords: dict[int, str] = {}
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._db.execute("pragma journal_mode=wal")
+            self._db.execute("pragma synchronous=full")
+            self._db.execute(_SCHEMA)
+            # whatever was under way when the last process ended starts over
+            self._db.execute("update jobs set state = 'queued' where state in ('reading', 'embedding')")
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnavailable(
+                f"The upload queue {path} cannot be opened: {error}. Check that the data folder is writable."
+            ) from error
+
+    def add(self, source: str, data: bytes, *, owner: str, password: str = "") -> Job:
+        """Store an upload and queue it; a file that cannot be a PDF comes back refused, with the reason.
+
+        Raises StoreUnavailable when it cannot be stored.
+        """
+        source = clean_name(source)
+        problem = self._problem(data)
+        if problem:
+            return self._insert(owner, "", source, len(data), "refused", problem)
+        doc_id = self._originals.save(data, owner=owner)
+        with self._lock:
+            waiting = [job for job in self.jobs(owner=owner) if job.doc_id == doc_id and job.open]
+            job = waiting[0] if waiting else self._insert(owner, doc_id, source, len(data), "queued", "")
+            if password:
+                self._passwords[job.id] = password
+        self._wake.set()
+        return job
+
+    def retry(self, job_id: int, *, owner: str, password: str = "") -> Job:
+        """Queue a job again that failed or waits for a password. Raises BadRequest for any other."""
+        with self._lock:
+            job = self.job(job_id, owner=owner)
+            if job.state not in RETRIABLE:
+                raise BadRequest(f"{job.source} is {job.state}: there is nothing to try again.")
+            if password:
+                self._passwords[job_id] = password
+            self._set(job_id, "queued", "")
+        self._wake.set()
+        return self.job(job_id, owner=owner)
+
+    def dismiss(self, job_id: int, *, owner: str) -> None:
+        """Take a job off the list; a file that could have been tried again is deleted with it."""
+        job = self.job(job_id, owner=owner)
+        if job.open:
+            raise BadRequest(f"{job.source} is still being worked on.")
+        with self._lock:
+            self._db.execute("delete from jobs where id = ?", (job_id,))
+            self._passwords.pop(job_id, None)
+        if job.state in RETRIABLE:
+            self._originals.remove(job.doc_id, owner=owner)
+
+    def job(self, job_id: int, *, owner: str) -> Job:
+        """One job as it stands. Raises BadRequest where the owner has none of that number."""
+        for job in self.jobs(owner=owner):
+            if job.id == job_id:
+                return job
+        raise BadRequest(f"There is no upload number {job_id}.")
+
+    def jobs(self, *, owner: str) -> list[Job]:
+        """All jobs of an owner, oldest first, with live progress."""
+        return [self._with_progress(job) for job in self._select("where owner = ? order by id", owner)]
+
+    def run_pending(self, on_change: Callable[[Job], None] = lambda _: None) -> None:
+        """Work off everything that is queued, in this thread, oldest first."""
+        while not self._stopping:
+            queued = self._select("where state = 'queued' order by id limit 1")
+            if not queued:
+                return
+            self._work(queued[0], on_change)
+
+    def start(self) -> None:
+        """Work in a background thread from now on."""
+        self._thread = threading.Thread(target=self._loop, name="ingest", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the current step and close the file; what is unfinished is resumed at the next start."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread:
+            self._thread.join(timeout=30)
+        self._db.close()
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            self.run_pending()
+            self._wake.wait(timeout=5)
+            self._wake.clear()
+
+    def _work(self, job: Job, on_change: Callable[[Job], None]) -> None:
+        if job.attempts >= MAX_ATTEMPTS:
+            reason = f"The process ended {MAX_ATTEMPTS} times while it read this file, so it is left out."
+            self._end(job, "refused", reason, on_change)
+            return
+        self._attempt(job.id, +1)
+        self._set(job.id, "reading", "")
+        try:
+            state, message = self._ingest(job, on_change)
+        except _Stopped:
+            self._attempt(job.id, -1)
+            self._set(job.id, "queued", "")
+            return
+        except PdfRefused as refused:
+            state, message = "password" if refused.kind == "password" else "refused", str(refused)
+        except UserError as error:
+            state, message = "failed", str(error)
+        except Exception as error:  # one file's surprise must not stop the others
+            log.exception("Unexpected error while ingesting document %s", job.doc_id)
+            state, message = "failed", f"Unexpected {type(error).__name__}; the log has the details."
+        self._end(job, state, message, on_change)
+
+    def _end(self, job: Job, state: State, message: str, on_change: Callable[[Job], None]) -> None:
+        with self._lock:
+            self._live.pop(job.id, None)
+            self._passwords.pop(job.id, None)
+            self._set(job.id, state, message)
+            if state != "refused":
+                self._db.execute("update jobs set attempts = 0 where id = ?", (job.id,))
+        if state == "refused":
+            self._originals.remove(job.doc_id, owner=job.owner)
+        on_change(self.job(job.id, owner=job.owner))
+
+    def _attempt(self, job_id: int, step: int) -> None:
+        with self._lock:
+            self._db.execute("update jobs set attempts = attempts + ? where id = ?", (step, job_id))
+
+    def _ingest(self, job: Job, on_change: Callable[[Job], None]) -> tuple[State, str]:
+        tools = self._tools()
+        known = {document.id: document for document in tools.store.documents(owner=job.owner)}
+        if job.doc_id in known:
+            return "unchanged", f"Already in the library as {known[job.doc_id].source}: nothing changed."
+
+        def on_stage(stage: Stage, done: int, total: int) -> None:
+            if self._stopping:
+                raise _Stopped
+            before = self._live.get(job.id)
+            if before is None or before.stage != stage:
+                self._set(job.id, stage, "")
+                before = _Live(stage, 0, total, time.monotonic())
+            self._live[job.id] = replace(before, done=done, total=total)
+            on_change(self.job(job.id, owner=job.owner))
+
+        document = ingest(
+            self._originals.path(job.doc_id, owner=job.owner),
+            tools,
+            doc_id=job.doc_id,
+            source=job.source,
+            owner=job.owner,
+            password=self._passwords.get(job.id, ""),
+            on_stage=on_stage,
+        )
+        return "done", _summary(document)
+
+    def _problem(self, data: bytes) -> str:
+        if not data:
+            return "The file is empty (0 bytes)."
+        if len(data) > self._max_bytes:
+            limit = self._max_bytes / 1e6
+            return (
+                f"The file has {len(data) / 1e6:.1f} MB, more than the {limit:.0f} MB allowed. "
+                "Split it, or raise MAX_UPLOAD_MB."
+            )
+        if b"%PDF-" not in data[:1024]:
+            return "This is not a PDF: it does not begin with %PDF-. Export or print it to PDF first."
+        return ""
+
+    def _with_progress(self, job: Job) -> Job:
+        live = self._live.get(job.id)
+        if live is None or not job.open:
+            return job
+        elapsed = time.monotonic() - live.since
+        left = elapsed / live.done * (live.total - live.done) if live.done and elapsed > 0.5 else None
+        return replace(job, done=live.done, total=live.total, seconds_left=left)
+
+    def _insert(self, owner: str, doc_id: str, source: str, size: int, state: State, message: str) -> Job:
+        with self._lock:
+            cursor = self._db.execute(
+                "insert into jobs (owner, doc_id, source, size, state, message, added) values (?,?,?,?,?,?,?)",
+                (owner, doc_id, source, size, state, message, time.time()),
+            )
+            return self._select("where id = ?", cursor.lastrowid)[0]
+
+    def _set(self, job_id: int, state: State, message: str) -> None:
+        with self._lock:
+            self._db.execute("update jobs set state = ?, message = ? where id = ?", (state, message, job_id))
+
+    def _select(self, clause: str, *values: object) -> list[Job]:
+        with self._lock, closing(self._db.execute(f"select {_COLUMNS} from jobs {clause}", values)) as cursor:  # noqa: S608 - `clause` is always a constant of this module
+            return [Job(*row) for row in cursor.fetchall()]
+
+
+class _Stopped(UserError):
+    """The queue closes; the job stays open and is resumed."""
+
+
+def clean_name(name: str) -> str:
+    """A file name fit to be shown: no folders, no control or direction characters, at most 120 long."""
+    base = PurePath(name.replace("\\", "/")).name
+    shown = "".join(character for character in base if character.isprintable()).strip()
+    return shown[-120:] or "unnamed.pdf"
+
+
+def _summary(document: Document) -> str:
+    return " ".join([f"{document.pages} pages, {document.chunks} chunks.", *document.warnings])

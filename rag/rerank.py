@@ -1,0 +1,310 @@
+"""Hits to ranked: a cross-encoder reads the question together with each candidate."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest.bert import COMPUTE, PackedBert, batches, can_pack
+from ingest.errors import ModelUnavailable, RerankFailed
+from ingest.weights import (
+    HUB_RERANKER,
+    best_device,
+    best_dtype,
+    bundled_minilm,
+    cached,
+    check_sha256,
+    dtype_name,
+    find_model,
+    quiet_transformers,
+)
+from rag.types import Hit, Ranked, ScorePart
+
+if TYPE_CHECKING:
+    import torch
+
+Scores = npt.NDArray[np.float32]
+
+BUNDLED = "bundled"
+BUNDLED_FOLDER = Path(__file__).resolve().parents[1] / "models" / "reranker"
+MAX_TOKENS = 512
+QUESTION_TOKENS = 128
+"""Longer questions are cut here, so that a chunk of 200 tokens and its heading always fit whole."""
+
+SELF_TEST = (
+    ("How long is the warranty?", "The warranty lasts 24 months.", "The lake is deep and cold in winter."),
+    ("Who wrote the report?", "The report was written by Jane Miller.", "Preheat the oven to 200 degrees."),
+    ("What is the capital of France?", "Paris is the capital of France.", "Tomatoes need a lot of sun."),
+    (
+        "How do I reset my password?",
+        "To reset your password, click Forgot.",
+        "The revenue fell by 3 percent.",
+    ),
+)
+"""(question, relevant, irrelevant): a model that orders one of these wrongly is not a reranker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a score means: `sigmoid(scale * score + offset)` is the shown probability of relevance.
+
+    `threshold` is the probability below which even the best chunk probably does not answer the question;
+    None where nobody has chosen one for this model.
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+    threshold: float | None = None
+
+    def probability(self, score: float) -> float:
+        """A number between 0 and 1 for display; ranking never uses it."""
+        z = self.scale * score + self.offset
+        return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
+
+
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """`logits` (n,) float32 of the cross-encoder alone; `truncated` says which pairs it did not read whole."""
+
+    logits: Scores
+    truncated: tuple[bool, ...]
+
+
+class CrossEncoderModel(Protocol):
+    """A loaded cross-encoder: one logit for each (question, passage)."""
+
+    device: str
+
+    def logits(self, question: str, passages: Sequence[str]) -> PairScores:
+        """Score all passages for one question; no passages give empty arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reranker:
+    """A cross-encoder, the weight of the cosine in its score, and what the score means.
+
+    score = logit + cosine_weight * cosine: a model trained on that sum learns what the cosine misses.
+    Ordinary cross-encoders have a cosine weight of 0.
+    """
+
+    name: str
+    model: CrossEncoderModel
+    cosine_weight: float
+    calibration: Calibration
+
+    @property
+    def device(self) -> str:
+        """Where it runs, and in which number type."""
+        return self.model.device
+
+    def score(
+        self, question: str, passages: Sequence[str], cosines: Sequence[float]
+    ) -> tuple[Scores, PairScores]:
+        """Scores that the order rests on, (n,) float32, and the cross-encoder's part of them.
+
+        Raises RerankFailed when the model breaks or gives a number that cannot be ranked.
+        """
+        try:
+            pairs = self.model.logits(question, passages)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise RerankFailed(f"The reranker {self.name} failed: {str(error)[:200]}") from error
+        scores = pairs.logits + np.float32(self.cosine_weight) * np.asarray(cosines, np.float32)
+        if not np.isfinite(scores).all():
+            raise RerankFailed(f"The reranker {self.name} gave a score that is not a number.")
+        return scores.astype(np.float32), pairs
+
+
+def rerank(question: str, hits: Sequence[Hit], reranker: Reranker) -> tuple[Ranked, ...]:
+    """All hits in the reranker's order; equal scores keep the bi-encoder's order. Raises RerankFailed."""
+    cosines = [hit.cosine for hit in hits]
+    scores, pairs = reranker.score(question, [hit.chunk.passage for hit in hits], cosines)
+    order = sorted(range(len(hits)), key=lambda position: (-scores[position], hits[position].rank))
+    return tuple(
+        Ranked(
+            hit=hits[position],
+            logit=float(scores[position]),
+            probability=reranker.calibration.probability(float(scores[position])),
+            rank=rank,
+            parts=_parts(reranker, float(pairs.logits[position]), hits[position].cosine),
+            truncated=pairs.truncated[position],
+        )
+        for rank, position in enumerate(order, start=1)
+    )
+
+
+def _parts(reranker: Reranker, logit: float, cosine: float) -> tuple[ScorePart, ...]:
+    parts = [ScorePart("cross-encoder logit", logit)]
+    if reranker.cosine_weight:
+        parts.append(ScorePart(f"{reranker.cosine_weight:g} x cosine", reranker.cosine_weight * cosine))
+    return tuple(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    ids: list[int]
+    type_ids: list[int]
+
+
+class PackedCrossEncoder:
+    """A BERT cross-encoder with one output, computed without padding on a CPU."""
+
+    def __init__(self, tokenizer_file: Path, model: Any, dtype: torch.dtype) -> None:
+        from tokenizers import Tokenizer
+
+        self.device = f"cpu, {dtype_name(dtype)}"
+        self._bert = PackedBert(model.bert, dtype)
+        self._pooler = model.bert.pooler.dense.float()
+        self._classifier = model.classifier.float()
+        self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._start: int = self._tokenizer.token_to_id("[CLS]")
+        self._end: int = self._tokenizer.token_to_id("[SEP]")
+        self._tokenizing = threading.Lock()
+
+    def logits(self, question: str, passages: Sequence[str]) -> PairScores:
+        """See `CrossEncoderModel.logits`."""
+        import torch
+
+        pairs, truncated = self._pairs(question, passages)
+        logits = np.empty(len(pairs), np.float32)
+        for batch in batches([len(pair.ids) for pair in pairs]):
+            first = self._bert.states([pairs[position] for position in batch], first_only=True).float()
+            with torch.inference_mode():
+                logits[batch] = self._classifier(torch.tanh(self._pooler(first)))[:, 0].numpy()
+        return PairScores(logits, truncated)
+
+    def _pairs(self, question: str, passages: Sequence[str]) -> tuple[list[_Pair], tuple[bool, ...]]:
+        with self._tokenizing:
+            asked, *read = (
+                encoding.ids
+                for encoding in self._tokenizer.encode_batch([question, *passages], add_special_tokens=False)
+            )
+        head = [self._start, *asked[:QUESTION_TOKENS], self._end]
+        room = MAX_TOKENS - len(head) - 1
+        pairs = []
+        for ids in read:
+            tail = [*ids[:room], self._end]
+            pairs.append(_Pair(head + tail, [0] * len(head) + [1] * len(tail)))
+        cut = len(asked) > QUESTION_TOKENS
+        return pairs, tuple(cut or len(ids) > room for ids in read)
+
+
+class LibraryCrossEncoder:
+    """Any sentence-transformers CrossEncoder, run by the library; the way for GPUs and other architectures."""
+
+    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype) -> None:
+        self.device = f"{device.type}, {dtype_name(dtype)}"
+        self._model = model
+        self._model.model.to(dtype)
+        self._tokenizing = threading.Lock()
+
+    def logits(self, question: str, passages: Sequence[str]) -> PairScores:
+        """See `CrossEncoderModel.logits`."""
+        import torch
+
+        if not passages:
+            return PairScores(np.zeros(0, np.float32), ())
+        pairs = [(question, passage) for passage in passages]
+        with self._tokenizing, COMPUTE:
+            limit = min(self._model.tokenizer.model_max_length, 100_000)
+            lengths = [len(ids) for ids in self._model.tokenizer(pairs, truncation=False)["input_ids"]]
+            scored = self._model.predict(
+                pairs, activation_fn=torch.nn.Identity(), convert_to_tensor=True, show_progress_bar=False
+            )
+        logits = scored.float().cpu().numpy().reshape(len(passages)).astype(np.float32)
+        return PairScores(logits, tuple(length > limit for length in lengths))
+
+
+def load_reranker(name: str = "") -> Reranker:
+    """The reranker of that name: a folder, a hub name in the local cache, or "bundled".
+
+    Without a name ms-marco-MiniLM-L-6-v2 where it is in the cache, else the bundled adapter.
+    Raises ModelUnavailable, also when the model cannot tell a relevant passage from an irrelevant one.
+    """
+    if not name and cached(HUB_RERANKER):
+        name = HUB_RERANKER
+    if not name or name == BUNDLED:
+        reranker = load_adapter(BUNDLED_FOLDER)
+    else:
+        folder = find_model(name)
+        reranker = Reranker(name, _load_model(folder), 0.0, Calibration())
+    self_test(reranker)
+    return reranker
+
+
+def load_adapter(folder: Path) -> Reranker:
+    """A low-rank adapter on the bundled all-MiniLM-L6-v2, described by its `reranker.json`.
+
+    Raises ModelUnavailable where a file is missing, altered, or made for other weights.
+    """
+    try:
+        card = json.loads((folder / "reranker.json").read_text(encoding="utf-8"))
+        weights = folder / "adapter.safetensors"
+        check_sha256(weights, card["adapter_sha256"])
+        calibration = Calibration(
+            float(card["calibration"]["scale"]), float(card["calibration"]["offset"]), card["threshold"]
+        )
+        cosine_weight = float(card["score"]["cosine"])
+        name = str(card["name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailable(f"The reranker in {folder.name}/ cannot be read: {error!r}.") from error
+    return Reranker(name, _load_model(bundled_minilm(), adapter=weights), cosine_weight, calibration)
+
+
+def _load_model(folder: Path, *, adapter: Path | None = None) -> CrossEncoderModel:
+    from sentence_transformers import CrossEncoder
+
+    quiet_transformers()
+    device = best_device()
+    dtype = best_dtype(device)
+    try:
+        model = CrossEncoder(
+            str(folder), num_labels=1 if adapter else None, device=str(device), local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelUnavailable(f"{folder.name} is not a cross-encoder: {str(error)[:200]}") from error
+    if model.num_labels != 1:
+        raise ModelUnavailable(
+            f"{folder.name} gives {model.num_labels} numbers a pair; a reranker gives one."
+        )
+    if adapter:
+        merge_adapter(model.model, adapter)
+    model.eval()
+    if hasattr(model.model, "bert") and can_pack(model.model.bert, device):
+        return PackedCrossEncoder(folder / "tokenizer.json", model.model, dtype)
+    return LibraryCrossEncoder(model, device, dtype)
+
+
+def merge_adapter(model: torch.nn.Module, adapter: Path) -> None:
+    """Add every `lora_B @ lora_A` to its weight and replace every other tensor of the adapter in place."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(adapter)
+    state = model.state_dict()
+    for key, tensor in tensors.items():
+        if key.endswith(".lora_A"):
+            target = key.removesuffix(".lora_A")
+            state[f"{target}.weight"] += tensors[f"{target}.lora_B"].float() @ tensor.float()
+        elif not key.endswith(".lora_B"):
+            state[key] = tensor.float()
+    model.load_state_dict(state)
+
+
+def self_test(reranker: Reranker) -> None:
+    """Raise ModelUnavailable unless the cross-encoder itself prefers each relevant passage of SELF_TEST."""
+    for question, relevant, irrelevant in SELF_TEST:
+        scores = reranker.model.logits(question, [relevant, irrelevant]).logits
+        if not (np.isfinite(scores).all() and scores[0] > scores[1]):
+            raise ModelUnavailable(
+                f"The reranker {reranker.name} fails its self-test: it does not score {relevant!r} above "
+                f"{irrelevant!r} for {question!r}. It is not used."
+            )

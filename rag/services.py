@@ -1,0 +1,212 @@
+"""The one place where things are put together: settings in, everything loaded out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ingest.sandbox import Sandbox
+
+from ingest.chunk import CHUNKER, Chunker
+from ingest.embed import Embedder, identify, load_embedder
+from ingest.errors import BadRequest, ModelUnavailable
+from ingest.originals import Originals
+from ingest.pipeline import Tools
+from ingest.queue import UploadQueue
+from ingest.store import LOCAL_OWNER, Recipe, Store, Stored
+from ingest.types import Document
+from rag.answer import Answerer, make_answerer
+from rag.pipeline import Stages
+from rag.rerank import Reranker, load_reranker
+from rag.settings import Settings, read_settings
+
+UNDO_SECONDS = 3600.0
+"""How long a deleted original can wait in the trash for its undo, at most."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A document taken out of the library, with all that is needed to put it back."""
+
+    stored: Stored
+    owner: str
+
+
+class Lazy(Generic[T]):
+    """A thing made at its first use, once, whoever asks first; a failure is raised and tried again."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: list[T] = []
+
+    def get(self) -> T:
+        """The thing; waits while another thread makes it."""
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+            return self._made[0]
+
+    def put(self, thing: T) -> None:
+        """Use this one from now on."""
+        with self._lock:
+            self._made[:] = [thing]
+
+    @property
+    def made(self) -> T | None:
+        """The thing if it is there already."""
+        return self._made[0] if self._made else None
+
+
+class Services:
+    """Everything that stays loaded; models load at their first use, or all together in `warm_up`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.originals = Originals(settings.files, settings.trash)
+        self._identity = Lazy(lambda: identify(settings.embedder))
+        self._embedder = Lazy(lambda: load_embedder(self._identity.get()))
+        self._reranker = Lazy(lambda: _reranker_or_reason(settings.reranker))
+        self._store = Lazy(self._open_store)
+        self._answerer = Lazy(lambda: make_answerer(settings, self.score_sentences))
+        self._sandbox = Lazy(
+            lambda: Sandbox(seconds=settings.parse_seconds, memory_mb=settings.parse_memory_mb)
+        )
+        self._chunker = Lazy(lambda: Chunker(self._identity.get().folder / "tokenizer.json"))
+        self.queue = UploadQueue(
+            settings.queue, self.originals, lambda: self.tools, max_bytes=settings.max_upload_mb * 1_000_000
+        )
+        self.originals.purge(older_than=UNDO_SECONDS)
+
+    @property
+    def store(self) -> Store:
+        """The index; needs no model. Raises IndexLocked, IndexMismatch, StoreUnavailable, ModelUnavailable."""
+        return self._store.get()
+
+    @property
+    def embedder(self) -> Embedder:
+        """The bi-encoder. Raises ModelUnavailable."""
+        return self._embedder.get()
+
+    @property
+    def stages(self) -> Stages:
+        """What a question runs through; a reranker that cannot be loaded is said, not hidden."""
+        reranker, problem = self._reranker.get()
+        return Stages(self.embedder, self.store, reranker, problem)
+
+    @property
+    def answerer(self) -> Answerer:
+        """The LLM, or the extractive stand-in."""
+        return self._answerer.get()
+
+    @property
+    def tools(self) -> Tools:
+        """What ingest needs."""
+        return Tools(
+            self._sandbox.get(), self._chunker.get(), self.embedder, self.store, self.settings.max_pages
+        )
+
+    @property
+    def warm(self) -> bool:
+        """True when the models are loaded and the first question will not wait for them."""
+        return self._embedder.made is not None and self._reranker.made is not None
+
+    def _open_store(self) -> Store:
+        identity = self._identity.get()
+        store = open_store(self.settings, Recipe(identity.id, CHUNKER, identity.dimension))
+        store.sweep()
+        return store
+
+    def score_sentences(self, question: str, sentences: Sequence[str]) -> Sequence[float]:
+        """How well each sentence answers the question, by the reranker; by cosine where there is none."""
+        vectors = self.embedder.embed([question, *sentences])
+        cosines: list[float] = (vectors[1:] @ vectors[0]).tolist()
+        reranker, _ = self._reranker.get()
+        if reranker is None:
+            return cosines
+        scores, _ = reranker.score(question, sentences, cosines)
+        return [float(score) for score in scores]
+
+    def use_models(self, embedder: Embedder, reranker: Reranker | None, problem: str = "") -> None:
+        """Use models that are loaded already, or none with the reason why."""
+        self._embedder.put(embedder)
+        self._reranker.put((reranker, problem))
+
+    def warm_up(self) -> None:
+        """Load everything now; what cannot be loaded is reported at its first use."""
+        _ = self.stages, self.answerer
+
+    def delete(self, doc_id: str, *, owner: str = LOCAL_OWNER) -> Deleted:
+        """Take a document out of the index and its PDF off the disk, so that `undo` can bring both back.
+
+        Raises BadRequest where there is no such document.
+        """
+        stored = self.store.take(doc_id, owner=owner)
+        if stored is None:
+            raise BadRequest(f"There is no document {doc_id[:12]}... in the library.")
+        self.store.delete(doc_id, owner=owner)
+        self.originals.discard(doc_id, owner=owner)
+        self.originals.purge(older_than=UNDO_SECONDS)
+        return Deleted(stored, owner)
+
+    def undo(self, deleted: Deleted) -> Document:
+        """Put a deleted document back as it was."""
+        stored = deleted.stored
+        self.originals.restore(stored.document.id, owner=deleted.owner)
+        self.store.add(stored.document, stored.chunks, stored.vectors, owner=deleted.owner)
+        return stored.document
+
+    def forget(self, deleted: Deleted) -> None:
+        """Make a deletion final."""
+        self.originals.forget(deleted.stored.document.id, owner=deleted.owner)
+
+    def close(self) -> None:
+        """Stop the queue, end the workers, let go of the index."""
+        self.queue.close()
+        if self._sandbox.made:
+            self._sandbox.made.close()
+        if self._store.made:
+            self._store.made.close()
+
+
+def open_store(settings: Settings, recipe: Recipe) -> Store:
+    """Qdrant's server where `QDRANT_URL` is set, else the embedded index in the data folder."""
+    if settings.qdrant_url:
+        from ingest.store.server import open_server_store
+
+        return open_server_store(
+            settings.qdrant_url, settings.qdrant_api_key, settings.qdrant_collection, recipe
+        )
+    from ingest.store.edge import open_edge_store
+
+    return open_edge_store(settings.index, recipe)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Services]:
+    """Services for the length of a command."""
+    services = Services(settings)
+    try:
+        yield services
+    finally:
+        services.close()
+
+
+_SHARED = Lazy(lambda: Services(read_settings()))
+
+
+def shared_services() -> Services:
+    """The services of this process, made at the first call: one index, one queue, each model once."""
+    return _SHARED.get()
+
+
+def _reranker_or_reason(name: str) -> tuple[Reranker | None, str]:
+    try:
+        return load_reranker(name), ""
+    except ModelUnavailable as error:
+        return None, str(error)

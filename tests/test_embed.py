@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from ingest.bert import PackedBert, batches
+from ingest.embed import Embedder, PackedEmbedder, identify, unit_rows
+from ingest.errors import ModelUnavailable
+from ingest.weights import bundled_minilm, check_sha256, find_model
+
+TEXTS = ["Short.", "", "The pump needs oil every 500 hours. " * 30, "A middling sentence.", "Short."] + [
+    f"Number {n} " * n for n in range(20)
+]
+
+
+@pytest.fixture(scope="module")
+def library_model() -> SentenceTransformer:
+    return SentenceTransformer(str(bundled_minilm()), device="cpu", local_files_only=True)
+
+
+def test_vectors_are_those_of_the_library_in_float32(library_model: SentenceTransformer) -> None:
+    expected = library_model.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
+    got = PackedEmbedder(identify(), library_model, torch.float32).embed(TEXTS)
+    np.testing.assert_allclose(got, expected, atol=2e-6)
+
+
+def test_the_number_type_of_this_machine_keeps_the_cosines(
+    embedder: Embedder, library_model: SentenceTransformer
+) -> None:
+    expected = library_model.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
+    assert float((embedder.embed(TEXTS) * expected).sum(axis=1).min()) > 0.999
+
+
+def test_rows_are_float32_of_length_one(embedder: Embedder) -> None:
+    vectors = embedder.embed(TEXTS)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (len(TEXTS), embedder.dimension)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_no_texts_give_no_rows(embedder: Embedder) -> None:
+    assert embedder.embed([]).shape == (0, 384)
+
+
+def test_progress_ends_with_all_texts(embedder: Embedder) -> None:
+    seen: list[tuple[int, int]] = []
+    embedder.embed(TEXTS, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(TEXTS), len(TEXTS))
+    assert seen == sorted(seen)
+
+
+def test_batches_hold_every_sequence_once_shortest_first() -> None:
+    assert list(batches([5, 1, 9, 3], tokens=8)) == [[1, 3], [0], [2]]
+    assert list(batches([], tokens=8)) == []
+
+
+def test_the_first_tokens_alone_are_the_first_rows_of_all_states(library_model: SentenceTransformer) -> None:
+    bert = PackedBert(library_model[0].model, torch.float32)
+    tokenizer = library_model.tokenizer.backend_tokenizer
+    tokenizer.no_padding()
+    encodings = tokenizer.encode_batch(["one two", "three four", "five six seven"])
+    everything = bert.states(encodings)
+    first = bert.states(encodings, first_only=True)
+    starts = np.cumsum([0] + [len(encoding.ids) for encoding in encodings[:-1]])
+    torch.testing.assert_close(first, everything[starts], atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    assert unit_rows(np.zeros((1, 3), np.float32)).tolist() == [[0, 0, 0]]
+
+
+def test_altered_weights_are_refused(tmp_path: pytest.TempPathFactory) -> None:
+    path = tmp_path / "model.safetensors"  # type: ignore[operator]
+    path.write_bytes(b"not the weights")
+    with pytest.raises(ModelUnavailable, match="altered"):
+        check_sha256(path, "0" * 64)
+
+
+def test_a_missing_model_is_named() -> None:
+    with pytest.raises(ModelUnavailable, match="no/such-model"):
+        find_model("no/such-model")

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from sentence_transformers import CrossEncoder
+
+from ingest.errors import ModelUnavailable, RerankFailed
+from ingest.weights import bundled_minilm
+from rag.rerank import (
+    BUNDLED_FOLDER,
+    Calibration,
+    PackedCrossEncoder,
+    Reranker,
+    load_adapter,
+    load_reranker,
+    merge_adapter,
+    rerank,
+    self_test,
+)
+from rag.types import Hit
+from tests.fakes import BrokenModel, LengthModel, a_chunk, length_reranker
+
+TEXTS = ["pear", "pear pear pear", "pear pear", "plum plum plum"]
+HITS = [Hit(a_chunk(text, start=n), 0.9 - n / 10, n + 1) for n, text in enumerate(TEXTS)]
+
+
+def test_the_order_is_by_logit_and_ties_keep_the_order_of_the_hits() -> None:
+    order = rerank("q", HITS, length_reranker())
+    assert [ranked.hit.rank for ranked in order] == [2, 4, 3, 1]
+    assert [ranked.rank for ranked in order] == [1, 2, 3, 4]
+    assert [ranked.moved for ranked in order] == [1, 2, 0, -3]
+
+
+def test_reranking_is_a_permutation_of_the_hits() -> None:
+    order = rerank("q", HITS, length_reranker())
+    assert sorted(ranked.hit.rank for ranked in order) == [1, 2, 3, 4]
+    assert {ranked.hit for ranked in order} == set(HITS)
+
+
+def test_the_score_is_the_logit_plus_the_weighted_cosine_and_its_parts_are_kept() -> None:
+    best = rerank("q", HITS, length_reranker(cosine_weight=10))[0]
+    assert best.logit == pytest.approx(3 + 10 * 0.8)
+    assert [(part.name, part.value) for part in best.parts] == [
+        ("cross-encoder logit", 3.0),
+        ("10 x cosine", pytest.approx(8.0)),
+    ]
+
+
+def test_no_hits_give_an_empty_order() -> None:
+    assert rerank("q", [], length_reranker()) == ()
+
+
+def test_a_model_that_breaks_is_told_with_its_name() -> None:
+    with pytest.raises(RerankFailed, match="sick failed: out of memory"):
+        rerank("q", HITS, Reranker("sick", BrokenModel(), 0, Calibration()))
+
+
+def test_a_score_that_is_not_a_number_is_not_ranked() -> None:
+    nan_cosine = [Hit(HITS[0].chunk, float("nan"), 1)]
+    with pytest.raises(RerankFailed, match="not a number"):
+        rerank("q", nan_cosine, length_reranker(cosine_weight=1))
+
+
+@pytest.mark.parametrize(("score", "expected"), [(0.0, 0.5), (1000.0, 1.0), (-1000.0, 0.0), (1.0, 0.7310586)])
+def test_the_probability_is_a_sigmoid(score: float, expected: float) -> None:
+    assert Calibration().probability(score) == pytest.approx(expected)
+
+
+def test_a_model_that_prefers_the_irrelevant_passage_is_refused() -> None:
+    class Backwards(LengthModel):
+        def logits(self, question, passages):  # type: ignore[no-untyped-def]
+            scores = super().logits(question, passages)
+            return type(scores)(-scores.logits * 0, scores.truncated)
+
+    with pytest.raises(ModelUnavailable, match="self-test"):
+        self_test(Reranker("coin", Backwards(), 0, Calibration()))
+
+
+def test_the_bundled_reranker_prefers_the_answer(reranker: Reranker) -> None:
+    hits = [
+        Hit(a_chunk("The plan does not cover eyeglasses."), 0.5, 1),
+        Hit(a_chunk("The standard plan covers dental cleaning twice a year.", start=1), 0.5, 2),
+    ]
+    assert rerank("How often is dental cleaning covered?", hits, reranker)[0].hit.rank == 2
+
+
+def test_logits_are_those_of_the_library_in_float32() -> None:
+    model = CrossEncoder(str(bundled_minilm()), num_labels=1, device="cpu", local_files_only=True)
+    merge_adapter(model.model, BUNDLED_FOLDER / "adapter.safetensors")
+    model.eval()
+    passages = ["Short.", "The pump needs oil every 500 hours. " * 20, "Short again.", "Another one of words."]
+    pairs = [("How often does the pump need oil?", passage) for passage in passages]
+    expected = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    packed = PackedCrossEncoder(bundled_minilm() / "tokenizer.json", model.model, torch.float32)
+    np.testing.assert_allclose(packed.logits(pairs[0][0], passages).logits, expected, atol=2e-4)
+
+
+def test_a_passage_beyond_the_limit_is_said_to_be_truncated(reranker: Reranker) -> None:
+    scores = reranker.model.logits("oil?", ["short", "word " * 600])
+    assert scores.truncated == (False, True)
+    assert reranker.model.logits("why " * 200, ["short"]).truncated == (True,)
+
+
+def test_a_chunk_of_200_tokens_with_its_heading_is_never_truncated(reranker: Reranker) -> None:
+    passage = f"{'heading ' * 40}\n{'word ' * 200}"
+    assert reranker.model.logits("question " * 120, [passage]).truncated == (False,)
+
+
+def test_an_altered_adapter_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED_FOLDER, tmp_path / "r")
+    with (tmp_path / "r" / "adapter.safetensors").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ModelUnavailable, match="altered"):
+        load_adapter(tmp_path / "r")
+
+
+def test_a_broken_card_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "reranker.json").write_text(json.dumps({"name": "x"}))
+    with pytest.raises(ModelUnavailable, match="cannot be read"):
+        load_adapter(tmp_path)
+
+
+def test_a_model_without_one_output_is_no_reranker(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match="no/such"):
+        load_reranker("no/such")
+    folder = tmp_path / "two-labels"
+    model = CrossEncoder(str(bundled_minilm()), num_labels=2, device="cpu", local_files_only=True)
+    model.save_pretrained(str(folder))
+    with pytest.raises(ModelUnavailable, match="2 numbers"):
+        load_reranker(str(folder))
+
+
+def test_a_merged_adapter_adds_the_low_rank_product(tmp_path: Path) -> None:
+    layer = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2)})
+    before = layer["a"].weight.detach().clone()
+    tensors = {
+        "a.lora_A": torch.tensor([[1.0, 2.0]]),
+        "a.lora_B": torch.tensor([[3.0], [4.0]]),
+        "a.bias": torch.tensor([7.0, 8.0]),
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    merge_adapter(layer, tmp_path / "a.safetensors")
+    added = layer["a"].weight.detach() - before
+    torch.testing.assert_close(added, torch.tensor([[3.0, 6.0], [4.0, 8.0]]))
+    assert layer["a"].bias.tolist() == [7.0, 8.0]
