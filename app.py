@@ -6,7 +6,8 @@ Start it with `second-look serve`, `python app.py` or `streamlit run app.py`.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+import tomllib
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -45,12 +46,27 @@ def run() -> None:
     """Serve until interrupted. Raises IndexLocked, IndexMismatch, StoreUnavailable before anything starts."""
     _ = shared_services().store
     app.run(
-        config={
+        config=_streamlit_config()
+        | {
             "server.address": SETTINGS.host,
             "server.port": SETTINGS.port,
             "server.maxUploadSize": SETTINGS.max_upload_mb,
         }
     )
+
+
+def _streamlit_config() -> dict[str, object]:
+    """Options of .streamlit/config.toml as Streamlit's flat names, wherever the command is started from."""
+    tables = tomllib.loads((HERE / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
+    return dict(_flat(tables))
+
+
+def _flat(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 if __name__ == "__main__":

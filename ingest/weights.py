@@ -132,7 +132,10 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def quiet_transformers() -> None:
     """No progress bars and no warnings about heads that an adapter is about to fill."""
-    from transformers.utils import logging
+    import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)

@@ -268,7 +268,7 @@ def make_messages(question: str, sources: Sequence[Chunk]) -> list[ChatCompletio
         + f"\n</{tag}>"
         for number, chunk in enumerate(sources, start=1)
     ]
-    content = "\n\n".join([*blocks, f"Question: {question}"])
+    content = "\n\n".join([*blocks, f"Question: {_printable(question)}"])
     return [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": content}]
 
 
@@ -326,9 +326,10 @@ def _seconds_to_wait(error: OpenAIError, pause: float | None) -> float | None:
 def _retry_after(error: APIStatusError) -> float:
     """Seconds that the endpoint asks to wait; 0 where it does not say."""
     try:
-        return max(0.0, float(error.response.headers.get("retry-after", "0")))
+        seconds = float(error.response.headers.get("retry-after", "0"))
     except ValueError:  # a date
         return 0.0
+    return min(max(0.0, seconds), 86_400.0)
 
 
 def _read(event: ChatCompletionChunk) -> tuple[str, str]:
@@ -392,16 +393,22 @@ class ExtractiveAnswerer:
         quotes = self._score(question, sources)
         if not quotes:
             yield NO_SOURCES
+            return
         for quote in _in_reading_order(_best(quotes)):
             yield f"- “{_literal(quote.text)}” [{quote.source}]\n"
 
     def _score(self, question: str, sources: Sequence[Chunk]) -> list[_Quote]:
-        """Every sentence of the sources once, with its score."""
+        """Every sentence of the sources once, with its score.
+
+        Each is scored under its chunk's heading: else those that name the document again win by that alone.
+        """
         found: dict[str, tuple[int, int]] = {}
         for number, chunk in enumerate(sources, start=1):
             for start, text in _quotable(chunk.text):
                 found.setdefault(text, (number, start))  # chunks overlap
-        scores = self._score_sentences(question, list(found)) if found else []
+        headings = (sources[number - 1].heading for number, _ in found.values())
+        passages = [f"{heading}\n{text}".strip() for heading, text in zip(headings, found, strict=True)]
+        scores = self._score_sentences(question, passages) if passages else []
         return [
             _Quote(number, start, text, float(score))
             for (text, (number, start)), score in zip(found.items(), scores, strict=True)
@@ -418,7 +425,8 @@ def _best(quotes: Sequence[_Quote]) -> list[_Quote]:
     best: list[_Quote] = []
     for quote in sorted(quotes, key=lambda quote: -quote.score):
         used = sum(other.source == quote.source for other in best)
-        if quote.score >= bar and used < MOST_QUOTES_PER_SOURCE and len(best) < MOST_QUOTES:
+        said = any(quote.text in other.text or other.text in quote.text for other in best)
+        if quote.score >= bar and not said and used < MOST_QUOTES_PER_SOURCE and len(best) < MOST_QUOTES:
             best.append(quote)
     return best
 
@@ -430,13 +438,20 @@ def _in_reading_order(quotes: Sequence[_Quote]) -> list[_Quote]:
 
 def _quotable(text: str) -> list[tuple[int, str]]:
     """Offset and words of each sentence worth quoting; all sentences where none is."""
-    sentences = [(start, _shorten(" ".join(text[start:end].split()))) for start, end in split_sentences(text)]
+    sentences = []
+    for start, end in split_sentences(text):
+        bullet = _BULLET.match(text, start, end)
+        begin = bullet.end() if bullet else start
+        sentences.append((begin, _shorten(" ".join(text[begin:end].replace("\ufffe", "").split()))))
     return [(start, words) for start, words in sentences if _says_something(words)] or sentences
 
 
 def _says_something(words: str) -> bool:
-    """More than a heading, a page number or a column of figures."""
-    return len(words.split()) >= 4 and re.search(r"[^\W\d_]{3}", words) is not None
+    """More than a page number, a column of figures, a heading, or the line before a list."""
+    if len(words.split()) < 4 or not re.search(r"[^\W\d_]{3}", words) or words.endswith((":", "?")):
+        return False
+    is_title = all(word[0].isupper() for word in re.findall(r"[^\W\d_]{5,}", words))
+    return not is_title or words.endswith(".") or re.search(r"\d", words) is not None
 
 
 def _shorten(words: str) -> str:
@@ -450,9 +465,11 @@ def _literal(text: str) -> str:
     return re.sub(r"[\\`*_\[\]<]|&(?=#?\w+;)|~(?=~)", r"\\\g<0>", text)
 
 
+_NUMBERED = r"(?:item|note|part|section|article|chapter|table|figure|exhibit|step)\s+"
 _ABBREVIATION = re.compile(
     r"mrs?|ms|dr|prof|st|[js]r|inc|corp|co|ltd|llc|plc|bros|dept|est|approx|vs|etc|al|cf|nos?|vol|figs?|secs?|"
-    r"arts?|ch|pp?|par|refs?|eq|eds?|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|[a-z]|.*\..*",
+    r"arts?|ch|pp?|par|refs?|eq|eds?|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|[a-z]|.*\..*|"
+    rf"{_NUMBERED}\w+",
     re.IGNORECASE,
 )
 _STARTER = re.compile(
@@ -486,7 +503,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 
 
 def _ends_sentence(text: str, match: re.Match[str]) -> bool:
-    before = re.findall(r"[\w.&-]+$", text[max(0, match.start() - 30) : match.start()])
+    before = re.findall(rf"(?i)(?:\b{_NUMBERED})?[\w.&-]+$", text[max(0, match.start() - 30) : match.start()])
     after = re.findall(r"^\W*(\w+)", text[match.end() : match.end() + 40])
     word, following = "".join(before), "".join(after)
     if following[:1].islower():
@@ -505,9 +522,9 @@ def _line_cuts(text: str) -> Iterator[int]:
     for line, following in pairwise(lines):
         left, right = line[0].rstrip(), following[0]
         between = text[line.end() : following.start()]
-        goes_on = right[0].islower() or left.endswith((",", "-", "\ufffe"))
-        apart = _is_row(left) or _is_row(right) or len(left) < 0.6 * width
-        if between.count("\n") > 1 or _BULLET.match(right) or (apart and not goes_on):
+        row = (_is_row(left) or _is_row(right)) and not right[0].islower()
+        heading = len(left) < 0.6 * width and right[0].isupper() and not left.endswith((",", "-", "\ufffe"))
+        if between.count("\n") > 1 or _BULLET.match(right) or row or heading:
             yield line.end()
 
 

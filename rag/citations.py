@@ -17,10 +17,17 @@ from markdown_it.tree import SyntaxTreeNode
 from ingest.types import Chunk
 from rag.types import Answer, Citation
 
+
+class _Parser(MarkdownIt):
+    def validateLink(self, url: str) -> bool:  # noqa: ARG002, N802 - markdown-it's name
+        """Take every target for a link, javascript: too: all that stays of a link is its label."""
+        return True
+
+
 # No definitions: a line "[1]: https://..." would turn every mark [1] into a link. No HTML: tags are text.
 # No joined text: an escaped \[1\] stays apart from the mark [1].
 _PARSER = (
-    MarkdownIt("commonmark", {"html": False})
+    _Parser("commonmark", {"html": False})
     .enable(["table", "strikethrough"])
     .disable(["reference", "html_block", "html_inline", "text_join"])
 )
@@ -38,7 +45,7 @@ _CITATION = (
     r"(?:†[^\]】\n]{0,80})?"
     rf"(?:,?[ \t]{{0,3}}(?:pp?\.?|pages?)[ \t]{{0,3}}{_NUMBERS})?"
     r"[ \t]{0,3}[\]】]"
-    r"(?:\((?:[#/<]|[a-z][a-z0-9+.-]{0,20}:)[^)\s]*\))*"  # written as a link: only the mark stays
+    r"(?:\((?:[#/<]|[a-z][a-z0-9+.-]{0,20}:)[^)\s\[]*\))*"  # written as a link: only the mark stays
 )
 _ESCAPED = r"\\[\s\S]"
 _ESCAPED_OR_CODE = (
@@ -140,12 +147,12 @@ _INVISIBLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
     r"\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffc\ufffe\uffff"
     r"\ud800-\udfff\ue000-\uf8ff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U0010ffff]"
-    # Joiners belong into Persian and Indic words and into emoji; between ASCII letters they are a trick.
-    r"|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])"
-    # More than three accents on one letter climb over the lines above.
-    r"|(?<=[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{3})"
-    r"[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+"
 )
+# Joiners belong into Persian and Indic words and into emoji; beside an ASCII character they are a trick.
+_STRAY_JOINER = re.compile(r"(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f])")
+# More than three accents on one letter climb over the lines above.
+_ACCENT = r"[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+_CLIMBING = re.compile(rf"(?<={_ACCENT}{{3}}){_ACCENT}+")
 _OPEN, _CLOSE = "\ue001", "\ue002"  # stand for the brackets of a mark [n] that stays a mark
 _KEPT_MARK = rf"{_OPEN}([0-9]{{1,3}}){_CLOSE}"
 _IN_URL = rf"[^\s\[\]<>|`{_OPEN}{_CLOSE}]"
@@ -172,8 +179,8 @@ def safe_markdown(text: str) -> str:
 
 
 def _visible(text: str) -> str:
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
-    return _INVISIBLE.sub("", lines)
+    lines = re.sub("\r\n?|[\u2028\u2029]", "\n", text)
+    return _CLIMBING.sub("", _STRAY_JOINER.sub("", _INVISIBLE.sub("", lines)))
 
 
 def _blocks(parent: SyntaxTreeNode) -> str:
@@ -283,7 +290,8 @@ def _code(content: str) -> str:
 
 def _escape(text: str) -> str:
     text = re.sub(r"[\\`*_\[\]<>~|$:&!(]", r"\\\g<0>", text)
-    text = re.sub(r"^(\s*[0-9]*)([-+=#.)])", r"\1\\\2", text)  # where a line begins, a list or a heading may
+    # Where a line may begin, these would begin a list, a heading or a rule.
+    text = re.sub(r"^(\s*(?:[0-9]+(?=[.)])|(?=[-+=#])))", r"\1\\", text)
     return text.replace(_OPEN, "[").replace(_CLOSE, "]")
 
 

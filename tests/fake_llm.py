@@ -71,7 +71,9 @@ class FakeLlm:
             self.requests.append(request)
             return self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
 
-    def _handler(fake) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - `self` is the handler below
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        fake = self
+
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 5

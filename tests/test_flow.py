@@ -19,7 +19,6 @@ FLOW = [
     "ingest.bert",
     "ingest.embed",
     "ingest.store",
-    "ingest.store.points",
     "ingest.store.edge",
     "ingest.store.server",
     "ingest.originals",

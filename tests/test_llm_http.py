@@ -183,6 +183,8 @@ def test_a_stream_that_is_left_early_gives_its_connection_back() -> None:
         (fail(404), "does not know the model 'small-model' (HTTP 404): check LLM_MODEL, and the path of"),
         (fail(429), "takes no more requests for now (HTTP 429): try again in a minute."),
         (fail(429, retry_after="21"), "(HTTP 429): try again in 21 s."),
+        (fail(429, retry_after="inf"), "(HTTP 429): try again in 86400 s."),
+        (fail(429, retry_after="nan"), "(HTTP 429): try again in a minute."),
         (fail(429, code="insufficient_quota"), "no credit left (HTTP 429): check the account."),
         (fail(500), "failed (HTTP 500: no): try again later."),
         (fail(503, retry_after="Wed, 21 Oct 2026 07:28:00 GMT"), "failed (HTTP 503: no): try again later."),

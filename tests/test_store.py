@@ -274,11 +274,11 @@ def test_the_unfinished_document_of_one_owner_hides_nothing_of_another(store: Po
 
 def test_a_document_shows_only_when_its_last_chunk_is_written(store: PointStore) -> None:
     made = make("slow.pdf", [EAST] * (BATCH + 1))
-    arrived, go_on = threading.Event(), threading.Event()
+    arrived, go_on, told = threading.Event(), threading.Event(), list[bool]()
 
     def wait() -> None:
         arrived.set()
-        go_on.wait(30)
+        told.append(go_on.wait(10))
 
     chunks = Chunks(made.chunks, wait)
     writer = threading.Thread(target=store.add, args=(made.document, chunks, made.vectors))
@@ -289,7 +289,20 @@ def test_a_document_shows_only_when_its_last_chunk_is_written(store: PointStore)
     writer.join()
 
     assert seen == ([], [], 0, 0)
+    assert told == [True]  # nothing above waited for the writer
     assert store.count() == BATCH + 1
+    assert store.documents() == [made.document]
+
+
+def test_a_writer_waits_for_a_search_that_began_before_it(store: PointStore) -> None:
+    made = make("a.pdf", [EAST])
+    writer = threading.Thread(target=put, args=(store, made))
+    with store._turns.reading("local"):
+        writer.start()
+        writer.join(0.2)
+        assert writer.is_alive()
+        assert len(points(store)) == 1
+    writer.join()
     assert store.documents() == [made.document]
 
 
@@ -313,9 +326,17 @@ def test_a_known_document_stays_visible_while_the_same_is_added_again(store: Poi
 @pytest.mark.parametrize(
     ("other", "named", "way_out"),
     [
-        (Recipe("embedder-b", "chunker-a", 4), ["embedder-a", "embedder-b"], "Set EMBEDDER back, or: "),
-        (Recipe("embedder-a", "chunker-b", 4), ["chunker-a", "chunker-b"], "ingest again"),
-        (Recipe("embedder-a", "chunker-a", 8), ["4 numbers", "8 numbers"], "Set EMBEDDER back, or: "),
+        (
+            Recipe("embedder-b", "chunker-a", 4),
+            ["embedder-a", "embedder-b"],
+            "To go on, set EMBEDDER back, or ",
+        ),
+        (Recipe("embedder-a", "chunker-b", 4), ["chunker-a", "chunker-b"], "ingest again."),
+        (
+            Recipe("embedder-a", "chunker-a", 8),
+            ["4 numbers", "8 numbers"],
+            "To go on, set EMBEDDER back, or ",
+        ),
     ],
     ids=["embedder", "chunker", "dimension"],
 )
@@ -452,10 +473,10 @@ def test_many_threads_see_every_document_whole_or_not_at_all(
                 wrong.append("nothing to delete")
 
     searchers = [threading.Thread(target=search) for _ in range(4)]
-    writers = [threading.Thread(target=write, args=(made,)) for made in (*moving, moving[0])]
-    for thread in (*searchers, *writers[:2]):
+    writers = [threading.Thread(target=write, args=(made,)) for made in moving]
+    for thread in (*searchers, *writers):
         thread.start()
-    for thread in writers[:2]:
+    for thread in writers:
         thread.join()
     done.set()
     for thread in searchers:

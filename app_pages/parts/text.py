@@ -6,17 +6,24 @@ import re
 import unicodedata
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!<>|~$:&@/])")
+# Streamlit looks for these after it has resolved escapes, so that only code is safe from it
+_LIVE = re.compile(r"www\.|:\S|\S@\S", re.IGNORECASE)
 
 
 def plain(text: str, *, limit: int = 200) -> str:
     """The text so that Markdown shows it letter for letter, on one line, at most `limit` characters.
 
-    File names, headings and questions go through here wherever a label is Markdown.
+    File names, headings and messages go through here wherever a label is Markdown. Text that Streamlit would
+    make live all the same (addresses, :directives:) comes back as a code span.
     """
     visible = "".join(" " if ch.isspace() else ch for ch in text if ch.isspace() or not _hidden(ch))
     line = " ".join(visible.split())
     if len(line) > limit:
         line = line[: limit - 1].rstrip() + "…"
+    if _LIVE.search(line):
+        # the longest run of backticks inside, and one more
+        fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+        return f"{fence} {line} {fence}"
     return _MARKUP.sub(r"\\\1", line)
 
 

@@ -301,7 +301,7 @@ class PointStore(ABC):
         made = self._get(META_ID)
         if made is None:
             if self._size(Where()):
-                raise IndexMismatch(f"{place} was not made by Second Look; nothing was changed. {way_out}.")
+                raise IndexMismatch(f"{place} was not made by Second Look. To go on, {way_out}.")
             self._index_fields()
             self._put([Point(META_ID, {"kind": "meta", **_recipe_payload(self._recipe)})])
             self._flush()
@@ -453,9 +453,9 @@ def _recipe_payload(recipe: Recipe) -> dict[str, Any]:
 
 def _mismatch(place: str, made: dict[str, Any], recipe: Recipe, way_out: str) -> str:
     same_embedder = (made.get("embedder"), made.get("dimension")) == (recipe.embedder, recipe.dimension)
-    back = "" if same_embedder else "Set EMBEDDER back, or: "
+    back = "" if same_embedder else "set EMBEDDER back, or "
     return (
         f"{place} was made with embedder {made.get('embedder')} ({made.get('dimension')} numbers) and "
         f"chunker {made.get('chunker')}; this app uses embedder {recipe.embedder} "
-        f"({recipe.dimension} numbers) and chunker {recipe.chunker}. {back}{way_out}."
+        f"({recipe.dimension} numbers) and chunker {recipe.chunker}. To go on, {back}{way_out}."
     )

@@ -1,8 +1,8 @@
 """The embedded store: Qdrant Edge, Qdrant's own engine in this process.
 
-Search is exact: no HNSW graph is ever built. The library holds Python's lock in every call; a
-search of 50,000 chunks takes it for some milliseconds, the flush at the end of `add` for some
-tenths of a second.
+Search is exact: no HNSW graph is ever built. The library holds Python's lock in every call: some
+milliseconds for a search of 50,000 chunks, and as long as the disk takes to sync (hundredths to
+tenths of a second) at the end of `add` and `delete`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def open_edge_store(folder: Path, recipe: Recipe) -> EdgeStore:
     with _translated(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # An index that is there keeps its own configuration; the recipe in it says whether it fits.
-        config = None if (folder / "segments").is_dir() else _config(recipe)
+        config = None if (folder / "edge_config.json").exists() else _config(recipe)
         shard = edge.EdgeShard.load(str(folder), config)
     try:
         return EdgeStore(shard, folder, recipe)

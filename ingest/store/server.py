@@ -239,6 +239,8 @@ def _refusal(error: UnexpectedResponse, address: str, collection: str) -> str:
             f"Qdrant at {address} has no collection {collection} (404): correct QDRANT_URL, or start the "
             "app again to make the collection anew."
         )
+    if code == httpx.codes.TOO_MANY_REQUESTS:
+        return _busy(address)
     return f"Qdrant at {address} answered with an error ({code}): look at its log, then try again."
 
 
@@ -251,9 +253,15 @@ def _silence(error: Exception, address: str) -> str:
             f"Qdrant at {address} cannot be reached: start it, or correct QDRANT_URL; without QDRANT_URL "
             "the app keeps an index of its own."
         )
+    if isinstance(source, RuntimeError):
+        return f"The connection to Qdrant at {address} is closed: start the app again."
     if isinstance(source, QdrantException):
-        return f"Qdrant at {address} has too much to do: try again in a minute."
+        return _busy(address)
     return _nonsense(address)
+
+
+def _busy(address: str) -> str:
+    return f"Qdrant at {address} has too much to do: try again in a minute."
 
 
 def _nonsense(address: str) -> str:

@@ -1,0 +1,141 @@
+"""The real app in a process of its own, and a real browser in front of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+ARGUMENTS = [
+    "--no-sandbox",
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class App:
+    """A running app: its address, its data folder, its process."""
+
+    url: str
+    data: Path
+    process: subprocess.Popen[bytes]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_app(data: Path, log: Path, **environ: str) -> App:
+    """Start `second-look serve` and wait until it answers."""
+    port = free_port()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI", "LLM", "QDRANT"))}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("second-look"), "serve"],
+            env=kept | {"SECOND_LOOK_DATA": str(data), "SECOND_LOOK_PORT": str(port)} | environ,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    app = App(f"http://127.0.0.1:{port}", data, process)
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{app.url}/_stcore/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return app
+        except OSError:
+            time.sleep(0.2)
+    stop_app(app)
+    raise AssertionError(f"the app did not start:\n{log.read_text()[-3000:]}")
+
+
+def stop_app(app: App) -> None:
+    app.process.terminate()
+    try:
+        app.process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        app.process.kill()
+        app.process.wait()
+
+
+@pytest.fixture
+def run_app(tmp_path: Path) -> Iterator[Callable[..., App]]:
+    """Start an app with the given environment; it is stopped after the test."""
+    with ExitStack() as stack:
+
+        def run(*, data: Path | None = None, **environ: str) -> App:
+            app = start_app(data or tmp_path / "data", tmp_path / "app.log", **environ)
+            stack.callback(stop_app, app)
+            return app
+
+        yield run
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        message = f"there is no Chromium at {CHROMIUM}; install it or name it in CHROMIUM"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@dataclass
+class Visit:
+    """A page in the browser, and what it tried to do."""
+
+    page: Page
+    foreign: list[str]
+    errors: list[str]
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[[App], Visit]]:
+    """Open the app at 1440 pixels; requests to other hosts are blocked and noted."""
+    with ExitStack() as stack:
+
+        def open_page(app: App, *, width: int = 1440, path: str = "") -> Visit:
+            context = browser.new_context(viewport={"width": width, "height": 900})
+            stack.callback(context.close)
+            page = context.new_page()
+            page.set_default_timeout(30_000)
+            visited = Visit(page, [], [])
+
+            def guard(route):  # type: ignore[no-untyped-def]
+                if route.request.url.startswith((app.url, "data:", "blob:")):
+                    route.continue_()
+                else:
+                    visited.foreign.append(route.request.url)
+                    route.abort()
+
+            context.route("**/*", guard)
+            page.on("pageerror", lambda error: visited.errors.append(str(error)))
+            page.goto(app.url + path)
+            return visited
+
+        yield open_page
