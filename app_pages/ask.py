@@ -80,7 +80,7 @@ def _controls() -> Mode:
 
 def _invite() -> None:
     st.info("Your library is empty. Upload some PDFs, then ask them anything.", icon=":material/upload_file:")
-    st.page_link("app_pages/documents.py", label="Upload documents", icon=":material/description:")
+    st.page_link("documents.py", label="Upload documents", icon=":material/description:")
 
 
 def _explain() -> None:
@@ -104,10 +104,10 @@ def _show_latest(turn: Turn, mode: Mode, services: Services) -> None:
 
 
 def _show_turn(turn: Turn, sides: tuple[Side, ...], services: Services) -> None:
-    with st.chat_message("user"):
+    with st.chat_message("user", avatar=":material/person:"):
         st.text(turn.question)
     with st.chat_message("assistant", avatar=":material/visibility:"):
-        _show_warnings(turn.ranking, sides)
+        _show_warnings(turn.ranking, sides, services.stages.reranker_problem)
         _show_answers(turn, sides, services)
         _show_status(turn, sides, services)
     latest = turn is st.session_state["turns"][-1]
@@ -118,9 +118,11 @@ def _show_turn(turn: Turn, sides: tuple[Side, ...], services: Services) -> None:
             _show_orders(turn, sides)
 
 
-def _show_warnings(ranking: Ranking, sides: tuple[Side, ...]) -> None:
+def _show_warnings(ranking: Ranking, sides: tuple[Side, ...], problem: str) -> None:
     if "reranked" not in sides:
         st.caption(":material/visibility_off: Reranking is off: this is the bi-encoder's order.")
+        if problem:
+            st.caption(f"Quotes are chosen by cosine, because there is no reranker. {plain(problem, limit=500)}")
     elif ranking.rerank_problem:
         st.warning(
             "Not reranked, the answer rests on the bi-encoder's order. "
@@ -163,10 +165,11 @@ def _show_answer(answered: Answered, *, prefix: str) -> None:
     if answered.note:
         st.caption(plain(answered.note, limit=500))
     st.markdown(link_citations(safe_markdown(answered.answer.text), prefix))
-    for citation in answered.answer.citations:
-        chunk = citation.chunk
-        label = f"\\[{citation.number}\\] {plain(chunk.source, limit=80)}, page {chunk.page}"
-        st.caption(f"[{label}](#{prefix}{citation.number})")
+    with st.container(key=f"cites-{prefix}"):
+        for citation in answered.answer.citations:
+            chunk = citation.chunk
+            label = f"\\[{citation.number}\\] {plain(chunk.source, limit=80)}, page {chunk.page}"
+            st.caption(f"[{label}](#{prefix}{citation.number})")
     for problem in answered.answer.problems if answered.answer.text else ():
         st.warning(plain(problem, limit=500), icon=":material/rule:")
     if answered.error:
@@ -238,4 +241,5 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-page()
+if __name__ == "__main__":
+    page()

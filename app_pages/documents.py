@@ -162,7 +162,7 @@ def _filtered(documents: list[Document]) -> list[Document]:
 
 def _show_document(document: Document, services: Services) -> None:
     with st.container(border=True, key=f"document-{document.id}"):
-        text, button = st.columns([6, 1], vertical_alignment="center")
+        text, button = st.columns([7, 1], vertical_alignment="center")
         with text:
             st.markdown(f"**{plain(document.source, limit=120)}**")
             st.caption(
@@ -171,7 +171,7 @@ def _show_document(document: Document, services: Services) -> None:
             )
             for warning in document.warnings:
                 st.caption(f":orange[:material/warning: {plain(warning, limit=400)}]")
-        if button.button("Delete", icon=":material/delete:", key=f"delete-{document.id}"):
+        if button.button("Delete", icon=":material/delete:", key=f"delete-{document.id}", width="stretch"):
             _confirm(document, services)
 
 
@@ -193,4 +193,5 @@ def _when(added: str) -> str:
     return datetime.fromisoformat(added).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-page()
+if __name__ == "__main__":
+    page()

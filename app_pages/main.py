@@ -1,19 +1,25 @@
 """The frame around every page: title, navigation, style.
 
-The guard at the end keeps the parser's worker processes, which import the main script anew, from running it.
+The parser's worker processes import the main script anew: the guard at the end keeps them from running it, and
+the imports inside the function from loading Streamlit. The pages end with the same guard.
 """
 
 from __future__ import annotations
 
-import streamlit as st
+from pathlib import Path
+
+ASSETS = Path(__file__).resolve().parent / "assets"
 
 
 def main() -> None:
     """Draw the frame and run the page that the address names."""
+    import streamlit as st
+
     from app_pages.parts.deletions import finish_deletions
     from app_pages.parts.style import apply_style
 
-    st.set_page_config(page_title="Second Look", page_icon=":material/visibility:", layout="wide")
+    st.set_page_config(page_title="Second Look", page_icon=str(ASSETS / "icon.png"), layout="wide")
+    st.logo(str(ASSETS / "logo.svg"), icon_image=str(ASSETS / "icon.png"), size="large")
     page = st.navigation(
         [
             st.Page("ask.py", title="Ask", icon=":material/search:", default=True),

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ingest.errors import BadRequest, StoreUnavailable
@@ -43,7 +44,8 @@ class Originals:
                 os.fsync(file.fileno())
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise StoreUnavailable(
                 f"The upload cannot be stored in {self._folder}: {error.strerror}. "
                 "Free some space or make the folder writable, then upload again."

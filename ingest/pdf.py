@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ingest.errors import PdfRefused
 from ingest.types import Page
@@ -27,6 +27,12 @@ from ingest.types import Page
 if TYPE_CHECKING:
     from PIL.Image import Image
     from pypdf import PdfReader
+
+# pypdfium2 has no types.
+Pdfium: TypeAlias = Any
+PdfDocument: TypeAlias = Any
+PdfPage: TypeAlias = Any
+PdfTextPage: TypeAlias = Any
 
 MAX_PIXELS = 8_000_000
 MAX_SIDE_PIXELS = 8_000
@@ -37,14 +43,21 @@ HIGHLIGHT_OPACITY = 0.35
 _JOINT = "\ufffe"
 """What pdfium puts for a hyphen at the end of a line, whose two halves it joins."""
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_HYPHENATED = re.compile(r"(\w+)-(?=(\w+))")
-_JOINED = re.compile(rf"(\w+){_JOINT}(?=(\w+))")
+# Both begin at a word's first letter: tried at each letter, a page that is one long word would take hours.
+_HYPHENATED = re.compile(r"\b(\w+)-(?=(\w+))")
+_JOINED = re.compile(rf"\b(\w+){_JOINT}(?=(\w+))")
 _FILE_NAME = re.compile(r"\S+\.[A-Za-z]\w{1,7}")
 _NO_TITLES = {"untitled", "title", "document", "presentation", "powerpoint presentation", "slide 1"}
 
+_EMPTY = "The file is empty (0 bytes). Export or download it again and upload that."
+_NOT_A_PDF = "The file is not a PDF: it has no %PDF- header. Print or export it as a PDF and upload that."
 _DAMAGED = (
     "The file is damaged: no page can be read. "
     "Open it in a PDF viewer, save it as a new PDF and upload that one."
+)
+_PROTECTED = (
+    "The file is protected in a way that cannot be read here. "
+    "Open it in the program that it was made for, print it as a PDF and upload that one."
 )
 
 
@@ -86,6 +99,15 @@ class PageImage:
     page_height: float
 
 
+def load_parsers() -> None:
+    """Import the parsers ahead of the first call, so that it does not pay for it; silence their logs."""
+    import pypdf  # noqa: F401
+
+    _load_pdfium()
+    for name in ("pypdf", "pypdfium2"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def inspect(path: Path, password: str) -> int:
     """Count the pages.
 
@@ -94,12 +116,9 @@ def inspect(path: Path, password: str) -> int:
     with path.open("rb") as file:
         head = file.read(1024)
     if not head:
-        raise PdfRefused("empty", "The file is empty (0 bytes). Export or download it again and upload that.")
+        raise PdfRefused("empty", _EMPTY)
     if b"%PDF-" not in head:
-        raise PdfRefused(
-            "not_a_pdf",
-            "The file is not a PDF: it has no %PDF- header. Save or print it as a PDF and upload that.",
-        )
+        raise PdfRefused("not_a_pdf", _NOT_A_PDF)
     pdfium = _load_pdfium()
     try:
         with _open_pdfium(path, password) as document:
@@ -107,6 +126,8 @@ def inspect(path: Path, password: str) -> int:
     except pdfium.PdfiumError as error:
         if error.err_code == pdfium.raw.FPDF_ERR_PASSWORD:
             raise _password_refused(password) from error
+        if error.err_code == pdfium.raw.FPDF_ERR_SECURITY:
+            raise PdfRefused("damaged", _PROTECTED) from error
     with _open_pypdf(path, password) as reader:
         pages = len(reader.pages)
     if not pages:
@@ -126,20 +147,22 @@ def read_pages(path: Path, first: int, last: int, password: str) -> list[Page]:
 
 
 def reread_pages(path: Path, numbers: Sequence[int], password: str) -> list[Page]:
-    """The pages of these numbers as pypdf reads them: slower, and without boxes for its offsets."""
+    """Read pages of these numbers with pypdf: slower, and there are no boxes for its offsets."""
     with _open_pypdf(path, password) as reader:
         return [Page(number, _pypdf_text(reader, number)) for number in numbers]
 
 
 def read_outline(path: Path, password: str) -> Outline:
-    """Read the metadata title and the outline; a failure gives empty ones and a warning."""
+    """Read the metadata title and the outline; what cannot be read is left out, and a warning says so."""
+    title = ""
     try:
         with _open_pypdf(path, password) as reader:
             title = _sensible_title(reader.metadata.title if reader.metadata else None)
             sections = sorted(_walk(reader, reader.outline), key=lambda section: section.page)
             return Outline(title, tuple(sections), len(reader.pages), "")
     except PdfRefused:
-        return Outline("", (), 0, "The file's title and outline cannot be read.")
+        unread = "outline" if title else "title and outline"
+        return Outline(title, (), 0, f"The file's {unread} cannot be read.")
 
 
 def render_page(
@@ -151,6 +174,10 @@ def render_page(
     """
     with _open_page(path, page, password) as opened:
         page_width, page_height = opened.get_size()
+        if not (page_width and page_height):
+            raise PdfRefused(
+                "damaged", f"Page {page} cannot be drawn: it has no area. Its text can still be read."
+            )
         bitmap = opened.render(scale=_scale(page_width, page_height, width_px))
         corners = bitmap.get_posconv(opened)
         image = bitmap.to_pil().convert("RGB")
@@ -169,7 +196,7 @@ def span_boxes(path: Path, page: int, spans: Sequence[tuple[int, int]], password
 
 
 def has_words(text: str) -> bool:
-    """True when there is anything to search for: a letter or a digit in any script."""
+    """Tell whether there is anything to search for: a letter or a digit in any script."""
     return any(character.isalnum() for character in text)
 
 
@@ -199,15 +226,14 @@ def _count(pages: Iterable[Page], pattern: str | re.Pattern[str], wanted: set[An
     return Counter(match for match in found if match in wanted)
 
 
-def _load_pdfium() -> Any:  # noqa: ANN401 - pypdfium2 has no types
+def _load_pdfium() -> Pdfium:
     import pypdfium2
 
-    logging.getLogger("pypdfium2").setLevel(logging.CRITICAL)
     return pypdfium2
 
 
 @contextmanager
-def _open_pdfium(path: Path, password: str) -> Iterator[Any]:
+def _open_pdfium(path: Path, password: str) -> Iterator[PdfDocument]:
     pdfium = _load_pdfium()
     with pdfium.PdfDocument(path, password=password or None) as document:
         with suppress(pdfium.PdfiumError):
@@ -216,8 +242,8 @@ def _open_pdfium(path: Path, password: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _pages_of(document: Any, number: int) -> Iterator[Any]:  # noqa: ANN401
-    """The page, with what is typed into its form fields made part of its text."""
+def _load_page(document: PdfDocument, number: int) -> Iterator[PdfPage]:
+    """Load a page; what is typed into its form fields becomes part of its text."""
     page = document[number - 1]
     try:
         if document.formenv is not None:
@@ -231,24 +257,24 @@ def _pages_of(document: Any, number: int) -> Iterator[Any]:  # noqa: ANN401
 
 
 @contextmanager
-def _open_page(path: Path, number: int, password: str) -> Iterator[Any]:
+def _open_page(path: Path, number: int, password: str) -> Iterator[PdfPage]:
     try:
-        with _open_pdfium(path, password) as document, _pages_of(document, number) as page:
+        with _open_pdfium(path, password) as document, _load_page(document, number) as page:
             yield page
     except _load_pdfium().PdfiumError as error:
         message = f"Page {number} cannot be drawn: the file is damaged there. Its text can still be read."
         raise PdfRefused("damaged", message) from error
 
 
-def _pdfium_text(document: Any, number: int) -> str:  # noqa: ANN401
+def _pdfium_text(document: PdfDocument, number: int) -> str:
     try:
-        with _pages_of(document, number) as page:
+        with _load_page(document, number) as page:
             return _page_text(page)
     except _load_pdfium().PdfiumError:
         return ""
 
 
-def _page_text(page: Any) -> str:  # noqa: ANN401
+def _page_text(page: PdfPage) -> str:
     textpage = page.get_textpage()
     try:
         return _text(textpage)
@@ -256,16 +282,17 @@ def _page_text(page: Any) -> str:  # noqa: ANN401
         textpage.close()
 
 
-def _text(textpage: Any) -> str:  # noqa: ANN401
+def _text(textpage: PdfTextPage) -> str:
     count = textpage.count_chars()
     text: str = textpage.get_text_range(errors="surrogatepass") if count else ""
-    if _units(text) != count:  # pdfium counts characters without a meaning but leaves them out of its text
+    if _units(text) != count or _JOINT in text:
+        # pdfium leaves some characters without a meaning out of its text, and writes others as it writes a joint
         units = "".join(chr(_unit(textpage, index)) for index in range(count))
         text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     return _clean(text)
 
 
-def _unit(textpage: Any, index: int) -> int:  # noqa: ANN401
+def _unit(textpage: PdfTextPage, index: int) -> int:
     raw = _load_pdfium().raw
     if raw.FPDFText_IsHyphen(textpage, index) == 1:
         return ord(_JOINT)
@@ -278,28 +305,33 @@ def _units(text: str) -> int:
 
 
 def _clean(text: str) -> str:
-    """The text with a space for each control character and lone surrogate."""
+    """Put a space for each control character and lone surrogate."""
     return _UNREADABLE.sub(" ", text)
 
 
-def _boxes(page: Any, spans: Sequence[tuple[int, int]]) -> list[Box]:  # noqa: ANN401
+def _boxes(page: PdfPage, spans: Sequence[tuple[int, int]]) -> list[Box]:
     textpage = page.get_textpage()
     try:
         text = _text(textpage)
-        boxes = []
+        boxes: list[Box] = []
+        if not has_words(text):  # the page's text came from pypdf
+            return boxes
         for start, end in spans:
             first, length = _units(text[:start]), _units(text[start:end])
             rects = textpage.count_rects(first, length) if length else 0
             boxes += [Box(*textpage.get_rect(rect)) for rect in range(rects)]
-        return boxes
+        return [
+            box for box in boxes if box.left < box.right and box.bottom < box.top
+        ]  # a line's end has no area
     finally:
         textpage.close()
 
 
 def _scale(width: float, height: float, width_px: int) -> float:
     """Pixels for each point, for an image `width_px` wide that stays within the limits."""
-    largest = min(sqrt(MAX_PIXELS / (width * height)), MAX_SIDE_PIXELS / max(width, height))
-    return min(width_px / width, largest)
+    pixels = MAX_PIXELS - 2 * MAX_SIDE_PIXELS  # pdfium rounds both sides up
+    largest = min(sqrt(pixels / (width * height)), MAX_SIDE_PIXELS / max(width, height))
+    return min(width_px / width, largest) * (1 - 1e-9)  # 900.0000001 would become 901
 
 
 def _mark(image: Image, corner: tuple[int, int], opposite: tuple[int, int]) -> None:
@@ -318,16 +350,19 @@ def _open_pypdf(path: Path, password: str) -> Iterator[PdfReader]:
     """Open with pypdf; whatever goes wrong until it is closed is raised as PdfRefused."""
     from pypdf import PdfReader
 
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     try:
         with PdfReader(path) as reader:
-            if reader.is_encrypted and not reader.decrypt(password):
-                raise _password_refused(password)
+            _decrypt(reader, password)
             yield reader
     except (PdfRefused, MemoryError):
         raise
     except Exception as error:
         raise PdfRefused("damaged", _DAMAGED) from error
+
+
+def _decrypt(reader: PdfReader, password: str) -> None:
+    if reader.is_encrypted and not (reader.decrypt(password) or reader.decrypt(password.encode())):
+        raise _password_refused(password)
 
 
 def _pypdf_text(reader: PdfReader, number: int) -> str:
@@ -351,7 +386,7 @@ def _walk(reader: PdfReader, entries: Iterable[Any]) -> Iterator[Section]:
 
 
 def _sensible_title(title: str | None) -> str:
-    """The title, or "" for what programs put there by themselves: file names, numbers, `Untitled`."""
+    """Tidy the title; "" for what programs put there by themselves: file names, numbers, `Untitled`."""
     tidy = _tidy(title or "")
     made_up = (
         tidy.lower() in _NO_TITLES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from ingest.sandbox import Sandbox
 
 from ingest.chunk import CHUNKER, Chunker
 from ingest.embed import Embedder, identify, load_embedder
-from ingest.errors import BadRequest, ModelUnavailable
+from ingest.errors import BadRequest, ModelUnavailable, RerankFailed
 from ingest.originals import Originals
 from ingest.pipeline import Tools
 from ingest.queue import UploadQueue
@@ -22,6 +23,8 @@ from rag.answer import Answerer, make_answerer
 from rag.pipeline import Stages
 from rag.rerank import Reranker, load_reranker
 from rag.settings import Settings, read_settings
+
+log = logging.getLogger(__name__)
 
 UNDO_SECONDS = 3600.0
 """How long a deleted original can wait in the trash for its undo, at most."""
@@ -123,13 +126,20 @@ class Services:
         return store
 
     def score_sentences(self, question: str, sentences: Sequence[str]) -> Sequence[float]:
-        """How well each sentence answers the question, by the reranker; by cosine where there is none."""
+        """How well each sentence answers the question, by the reranker.
+
+        By cosine where the reranker is missing or fails; the page that asks shows that problem itself.
+        """
         vectors = self.embedder.embed([question, *sentences])
         cosines: list[float] = (vectors[1:] @ vectors[0]).tolist()
         reranker, _ = self._reranker.get()
         if reranker is None:
             return cosines
-        scores, _ = reranker.score(question, sentences, cosines)
+        try:
+            scores, _ = reranker.score(question, sentences, cosines)
+        except RerankFailed:
+            log.exception("Sentences are chosen by cosine")
+            return cosines
         return [float(score) for score in scores]
 
     def use_models(self, embedder: Embedder, reranker: Reranker | None, problem: str = "") -> None:

@@ -12,8 +12,12 @@ import gzip
 import hashlib
 import json
 import math
+import multiprocessing
+import os
 import random
 import re
+import socket
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -24,8 +28,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ingest.errors import BadRequest
-from ingest.weights import MINILM_SHA256, best_device, best_dtype, bundled_minilm, dtype_name
+from ingest.embed import Embedder, identify, load_embedder
+from ingest.errors import BadRequest, UserError
+from ingest.weights import (
+    MINILM_SHA256,
+    best_device,
+    best_dtype,
+    bundled_minilm,
+    dtype_name,
+    quiet_transformers,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +76,7 @@ class Options:
     every: float = 10.0
     patience: int = 4
     workers: int = 1
+    easy: float = 0.1
     held_out: tuple[str, ...] = ()
 
 
@@ -217,14 +230,28 @@ def order(train: Sequence[Group], options: Options) -> list[int]:
     """Positions of the groups in a reproducible random order in which small sources come more often early.
 
     Each group draws u ** (1 / w) with w = size of its source ** -0.3; the largest come first
-    (Efraimidis and Spirakis, 2006).
+    (Efraimidis and Spirakis, 2006). Of the groups that cosine and BM25 already solve, two in three of all,
+    a share of `easy` stays: they teach next to nothing and cost as much. Those where cosine and BM25 speak
+    strongly against the label are left out: it is more likely wrong than they.
     """
     sizes: dict[str, int] = defaultdict(int)
     for group in train:
         sizes[group.source] += 1
-    draws = np.random.default_rng(options.seed).random(len(train))
+    generator = np.random.default_rng(options.seed)
+    draws = generator.random(len(train))
+    lots = generator.random(len(train))
+    surprise = np.array([known_loss(group, options) for group in train])
+    kept = ((surprise > 0.02) & (surprise < 8.0)) | ((surprise <= 0.02) & (lots < options.easy))
     powers = np.array([sizes[group.source] ** 0.3 for group in train])
-    return [int(position) for position in np.argsort(-(draws**powers), kind="stable")]
+    ranked = np.argsort(-(draws**powers), kind="stable")
+    return [int(position) for position in ranked if kept[position]] or [int(position) for position in ranked]
+
+
+def known_loss(group: Group, options: Options) -> float:
+    """-log softmax of the relevant passage by cosine and BM25 alone."""
+    scores = options.cosine * group.known[:, 0] + options.bm25 * group.known[:, 1]
+    top = float(scores.max())
+    return top + math.log(float(np.exp(scores - top).sum())) - float(scores[0])
 
 
 # -------------------------------------------------------------------------------------------------- the model
@@ -265,10 +292,8 @@ def load_backbone(seed: int) -> tuple[Tensors, int]:
     """(float32 weights of the cross-encoder with a new classifier, attention heads)."""
     import torch
     from transformers import BertForSequenceClassification
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet_transformers()
     torch.manual_seed(seed)
     model = BertForSequenceClassification.from_pretrained(str(bundled_minilm()), num_labels=1)
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, int(
@@ -281,7 +306,9 @@ def layer_count(weights: Tensors) -> int:
     return len({name.split(".")[3] for name in weights if name.startswith("bert.encoder.layer.")})
 
 
-def logits(weights: Tensors, heads: int, pairs: Sequence[Pair], max_tokens: int, frozen: int = 0) -> torch.Tensor:
+def logits(
+    weights: Tensors, heads: int, pairs: Sequence[Pair], max_tokens: int, frozen: int = 0
+) -> torch.Tensor:
     """One float32 logit a pair.
 
     Written out because it is measurably faster than the library's model on a CPU: plain attention (its
@@ -381,7 +408,8 @@ def predict(weights: Tensors, heads: int, pairs: Sequence[Pair], max_tokens: int
 
     scores = np.empty(len(pairs), np.float32)
     with torch.inference_mode():
-        for batch in by_length(pairs, max_tokens, 4096):
+        room = 4096 if weights["classifier.weight"].device.type == "cpu" else 65536
+        for batch in by_length(pairs, max_tokens, room):
             part = logits(weights, heads, [pairs[position] for position in batch], max_tokens)
             scores[batch] = part.cpu().numpy()
     return scores
@@ -475,7 +503,7 @@ class Learner:
         masters = {name: weights[name].to(device).clone() for name in learned}
         compute = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
         for name in learned:
-            compute[name].requires_grad_(requires_grad=True)
+            compute[name].requires_grad_()
         decayed = [masters[name] for name in learned if masters[name].dim() > 1]
         others = [masters[name] for name in learned if masters[name].dim() <= 1]
         optimizer = torch.optim.AdamW(
@@ -495,7 +523,8 @@ class Learner:
         options = self.options
         device = next(iter(self.masters.values())).device
         scores = torch.empty(len(batch.pairs), device=device)
-        for positions in by_length(batch.pairs, options.max_tokens, 2048):
+        room = 2048 if device.type == "cpu" else 32768  # what the cache holds; what fills a GPU
+        for positions in by_length(batch.pairs, options.max_tokens, room):
             part = [batch.pairs[position] for position in positions]
             got = logits(self.compute, self.heads, part, options.max_tokens, options.frozen_layers)
             scores = scores.index_copy(0, torch.tensor(positions, device=device), got)
@@ -503,9 +532,7 @@ class Learner:
         loss = listwise_loss(scores.view(known.shape[:2]), known, options)
         tensors = [self.compute[name] for name in self.masters]
         gradients = torch.autograd.grad(loss, tensors, allow_unused=True)
-        filled = (
-            torch.zeros_like(t) if g is None else g for g, t in zip(gradients, tensors, strict=True)
-        )
+        filled = (torch.zeros_like(t) if g is None else g for g, t in zip(gradients, tensors, strict=True))
         return float(loss.detach()), [gradient.float() for gradient in filled]
 
     def step(self, gradients: Sequence[torch.Tensor], number: int, rate: float) -> None:
@@ -566,7 +593,7 @@ class Team:
 
         flat = torch.cat([tensor.reshape(-1).cpu() for tensor in tensors])
         dist.all_reduce(flat)
-        parts = (flat / self.size).split([tensor.numel() for tensor in tensors])
+        parts = torch.split_with_sizes(flat / self.size, [tensor.numel() for tensor in tensors])
         return [
             part.view(tensor.shape).to(tensor.device) for part, tensor in zip(parts, tensors, strict=True)
         ]
@@ -715,7 +742,9 @@ def _left(progress: Progress, options: Options) -> str:
 
 
 def _line(progress: Progress, options: Options) -> str:
-    numbers = " ".join(f"{name} {value:.4f}" for name, value in progress.history[-1].items() if name != "step")
+    numbers = " ".join(
+        f"{name} {value:.4f}" for name, value in progress.history[-1].items() if name != "step"
+    )
     return f"evaluation at step {progress.step}: {numbers} ({_left(progress, options)})"
 
 
@@ -813,3 +842,302 @@ def write_record(folder: Path, pairs: Pairs, options: Options, progress: Progres
         "evaluations": progress.history,
     }
     (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------ calibrating
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What retrieval finds for one question: text numbers, (n, 2) cosine and BM25, which are relevant."""
+
+    question: str
+    numbers: tuple[int, ...]
+    known: Floats
+    relevant: npt.NDArray[np.bool_]
+
+
+def find_candidates(
+    pairs: Pairs, validation: Sequence[Group], embedder: Embedder, *, depth: int = 50, pool: int = 4000
+) -> list[Candidates]:
+    """The bi-encoder's best `depth` texts for each validation question.
+
+    The pool is all passages of the validation groups and texts drawn from the sources they come from, `pool`
+    in all. Questions whose relevant passage is not among the best are left out.
+    """
+    sources = {group.source for group in validation}
+    numbers = list(dict.fromkeys(number for group in validation for number in group.passages))
+    others = list(
+        dict.fromkeys(n for group in pairs.groups if group.source in sources for n in group.passages)
+    )
+    random.Random(0).shuffle(others)  # noqa: S311 - reproducible, not secret
+    seen: set[str] = set()
+    chosen: list[int] = []
+    for number in [*numbers, *others[: max(0, pool - len(numbers))]]:
+        if plain(pairs.texts[number]) not in seen:
+            seen.add(plain(pairs.texts[number]))
+            chosen.append(number)
+    vectors = embedder.embed([pairs.texts[number] for number in chosen])
+    questions = embedder.embed([group.question for group in validation])
+    answers: dict[str, set[str]] = defaultdict(set)
+    for group in pairs.groups:
+        answers[plain(group.question)].add(plain(pairs.texts[group.passages[0]]))
+    found = []
+    for group, vector in zip(validation, questions, strict=True):
+        cosines = vectors @ vector
+        best = np.argsort(-cosines, kind="stable")[:depth]
+        texts = [pairs.texts[chosen[position]] for position in best]
+        right = answers[plain(group.question)]
+        relevant = np.array([plain(text) in right for text in texts])
+        known = np.stack([cosines[best], bm25(group.question, texts)], axis=1).astype(np.float32)
+        if relevant.any():
+            chosen_here = tuple(chosen[position] for position in best)
+            found.append(Candidates(group.question, chosen_here, known, relevant))
+    return found
+
+
+def score_candidates(
+    found: Sequence[Candidates], weights: Tensors, heads: int, tokenized: Tokenized, options: Options
+) -> list[Floats]:
+    """Cross-encoder logit + cosine weight x cosine + BM25 weight x BM25 of every candidate."""
+    pairs = [
+        Pair(tokenized.encode(one.question)[: options.question_tokens], tokenized.passage(number))
+        for one in found
+        for number in one.numbers
+    ]
+    scores = predict(weights, heads, pairs, 256)
+    ends = np.cumsum([len(one.numbers) for one in found])[:-1]
+    return [
+        (part + one.known @ np.array([options.cosine, options.bm25], np.float32)).astype(np.float32)
+        for one, part in zip(found, np.split(scores, ends), strict=True)
+    ]
+
+
+def calibrate(found: Sequence[Candidates], scores: Sequence[Floats], *, shown: int = 5) -> dict[str, Any]:
+    """Scale and offset of the shown probability, and the threshold of "probably not in your documents".
+
+    The probability is fitted on the `shown` best candidates of each question, which are the ones that people
+    see. For the threshold every question is asked twice, with its relevant passages and with them taken away.
+    Errors and rates are measured on the half of the questions that was not fitted on, both ways.
+    """
+    halves = (range(0, len(found), 2), range(1, len(found), 2))
+    errors, rates = [], []
+    for fitted, other in (halves, halves[::-1]):
+        scale, offset = fit_sigmoid(*_best(found, scores, fitted, shown))
+        points, labels = _best(found, scores, other, shown)
+        errors.append(calibration_error(_sigmoid(scale * points + offset), labels))
+        limit = _limit(*_extremes(found, scores, fitted))
+        rates.append(_rates(*_extremes(found, scores, other), limit))
+    scale, offset = fit_sigmoid(*_best(found, scores, range(len(found)), shown))
+    limit = _limit(*_extremes(found, scores, range(len(found))))
+    names = ("precision", "recall", "false_alarms")
+    means = np.mean(rates, axis=0)
+    return {
+        "calibration": {
+            "scale": scale,
+            "offset": offset,
+            "expected_calibration_error": round(float(np.mean(errors)), 4),
+        },
+        "threshold": round(float(_sigmoid(np.array([scale * limit + offset]))[0]), 4),
+        "threshold_quality": {name: round(float(m), 3) for name, m in zip(names, means, strict=True)},
+        "questions": len(found),
+    }
+
+
+def _best(
+    found: Sequence[Candidates], scores: Sequence[Floats], which: Iterable[int], count: int
+) -> tuple[Floats, Floats]:
+    """(scores, labels) of the best candidates of the questions at `which`."""
+    points: list[Floats] = []
+    labels: list[Floats] = []
+    for position in which:
+        best = np.argsort(-scores[position], kind="stable")[:count]
+        points.append(scores[position][best])
+        labels.append(found[position].relevant[best].astype(np.float32))
+    return np.concatenate(points), np.concatenate(labels)
+
+
+def _extremes(
+    found: Sequence[Candidates], scores: Sequence[Floats], which: Iterable[int]
+) -> tuple[Floats, Floats]:
+    """Best score of every question as it is, and with its relevant passages taken away."""
+    chosen = [p for p in which if not found[p].relevant.all()]
+    answerable = [scores[p].max() for p in chosen]
+    not_answerable = [scores[p][~found[p].relevant].max() for p in chosen]
+    return np.array(answerable, np.float32), np.array(not_answerable, np.float32)
+
+
+def _limit(answerable: Floats, not_answerable: Floats) -> float:
+    """The score that separates the two best: most of (share below among the one, share above of the other)."""
+    candidates = np.unique(np.concatenate([answerable, not_answerable]))
+    balance = [(not_answerable < c).mean() + (answerable >= c).mean() for c in candidates]
+    return float(candidates[int(np.argmax(balance))])
+
+
+def _rates(answerable: Floats, not_answerable: Floats, limit: float) -> tuple[float, float, float]:
+    """Precision and recall of "not in your documents", and how often it is said of an answerable question."""
+    right, wrong = int((not_answerable < limit).sum()), int((answerable < limit).sum())
+    return right / max(1, right + wrong), right / len(not_answerable), wrong / len(answerable)
+
+
+def fit_sigmoid(points: Floats, labels: Floats) -> tuple[float, float]:
+    """(scale, offset) that make sigmoid(scale * point + offset) likeliest; Newton's method (Platt, 1999)."""
+    middle, spread = float(points.mean()), float(points.std()) or 1.0
+    design = np.stack([(points - middle) / spread, np.ones_like(points)], axis=1).astype(np.float64)
+    solution = np.zeros(2)
+    for _ in range(50):
+        chance = _sigmoid(design @ solution)
+        slope = design.T @ (chance - labels) + 1e-3 * solution
+        curve = (design * (chance * (1 - chance))[:, None]).T @ design + 1e-3 * np.eye(2)
+        solution = solution - np.linalg.solve(curve, slope)
+    scale = float(solution[0]) / spread
+    return scale, float(solution[1]) - scale * middle
+
+
+def calibration_error(chances: Floats, labels: Floats, *, bins: int = 10) -> float:
+    """Expected calibration error: mean over bins of |stated chance - share that came true|, by size."""
+    which = np.minimum((chances * bins).astype(int), bins - 1)
+    parts = [which == number for number in range(bins) if (which == number).any()]
+    return float(sum(part.mean() * abs(chances[part].mean() - labels[part].mean()) for part in parts))
+
+
+def _sigmoid(values: npt.NDArray[Any]) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.clip(values, -60, 60))), np.float32)
+
+
+def write_card(folder: Path, name: str, options: Options, calibration: dict[str, Any]) -> None:
+    """Write reranker.json, which the reranker is loaded by."""
+    digest = hashlib.sha256((folder / "adapter.safetensors").read_bytes()).hexdigest()
+    card = {
+        "name": name,
+        "base_sha256": MINILM_SHA256,
+        "adapter_sha256": digest,
+        "max_tokens": 256,
+        "question_tokens": options.question_tokens,
+        "score": {"logit": 1.0, "cosine": options.cosine, "bm25": options.bm25},
+        **calibration,
+    }
+    (folder / "reranker.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+# --------------------------------------------------------------------------------------------------- starting
+
+
+def run(
+    pairs_folder: Path, out: Path, name: str, options: Options, start: Path | None, resume: bool, seat: Seat
+) -> None:
+    """One process of a run: train, then (the first process alone) calibrate and write reranker.json."""
+    import torch
+
+    torch.set_num_threads(seat.threads)
+    pairs = read_pairs(pairs_folder)
+    team = Team(seat.rank, options.workers, seat.port)
+    train(pairs, out, options, team=team, start=start, resume=resume, say=_say)
+    team.close()
+    if seat.rank == 0:
+        calibrate_adapter(pairs, out, name, options, load_embedder(identify()))
+
+
+def calibrate_adapter(
+    pairs: Pairs, folder: Path, name: str, options: Options, embedder: Embedder
+) -> dict[str, Any]:
+    """Calibrate the adapter in `folder` on the validation questions and write its reranker.json."""
+    device = best_device()
+    base, heads = load_backbone(options.seed)
+    merged = with_adapter(base, folder / "adapter.safetensors")
+    weights = {key: tensor.to(device, best_dtype(device)) for key, tensor in merged.items()}
+    found = find_candidates(pairs, split(pairs, options)[1], embedder)
+    scores = score_candidates(found, weights, heads, Tokenized(bundled_minilm(), pairs.texts), options)
+    calibration = calibrate(found, scores)
+    write_card(folder, name, options, calibration)
+    _say(f"calibrated on {len(found)} questions: {json.dumps(calibration)}")
+    return calibration
+
+
+class Seat(NamedTuple):
+    """A process's place in the team."""
+
+    rank: int
+    port: int
+    threads: int
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; see --help."""
+    given = _parse(arguments)
+    if not given.steps and not given.minutes:
+        given.minutes = 60.0
+    options = Options(
+        seed=given.seed,
+        steps=given.steps,
+        minutes=given.minutes,
+        learning_rate=given.learning_rate,
+        negatives=given.negatives,
+        rank=given.rank,
+        easy=given.easy,
+        cosine=given.cosine,
+        bm25=given.bm25,
+        validation=given.validation,
+        every=given.every,
+        patience=given.patience,
+        workers=given.workers,
+        held_out=tuple(given.hold_out),
+    )
+    given.out.mkdir(parents=True, exist_ok=True)
+    members: list[Any] = []
+    threads = max(1, (os.cpu_count() or 1) // options.workers)
+    port = _free_port() if options.workers > 1 else 0
+    fixed = (given.pairs, given.out, given.name, options, given.start, given.resume)
+    context = multiprocessing.get_context("spawn")
+    for rank in range(1, options.workers):
+        member = context.Process(target=run, args=(*fixed, Seat(rank, port, threads)), daemon=True)
+        member.start()
+        members.append(member)
+    try:
+        run(*fixed, Seat(0, port, threads))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for member in members:
+        member.join()
+    return 0
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    defaults = Options()
+    parser = argparse.ArgumentParser(prog="python -m rag.train", description=(__doc__ or "").split("\n")[0])
+    add = parser.add_argument
+    add("pairs", type=Path, metavar="PAIRS_FOLDER", help="folder of *.jsonl.gz files of texts and rows")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="where adapter, card and record go")
+    add("--start", type=Path, metavar="ADAPTER", help="go on from this adapter instead of the bare backbone")
+    add("--resume", action="store_true", help="go on from the checkpoint in --out")
+    add("--steps", type=int, default=0, help="how many steps")
+    add("--minutes", type=float, default=0.0, help="how long (60 where neither is given)")
+    add("--name", default="second-look-minilm", help="name in the interface")
+    add("--seed", type=int, default=defaults.seed)
+    add("--learning-rate", type=float, default=defaults.learning_rate)
+    add("--negatives", type=int, default=defaults.negatives, help="passages that do not answer, a question")
+    add("--easy", type=float, default=defaults.easy, help="share kept of what cosine and BM25 solve already")
+    add("--rank", type=int, default=defaults.rank, help="of the low-rank differences")
+    add("--cosine", type=float, default=defaults.cosine, help="weight of the cosine in the score")
+    add("--bm25", type=float, default=defaults.bm25, help="weight of BM25 in the score")
+    add("--validation", type=int, default=defaults.validation, help="questions held out")
+    add("--hold-out", nargs="*", default=[], metavar="SOURCE", help="sources held out whole")
+    add("--every", type=float, default=defaults.every, help="minutes between evaluations")
+    add("--patience", type=int, default=defaults.patience, help="evaluations without gain before the stop")
+    add("--workers", type=int, default=1, help="processes that share the work; one a core on a busy CPU")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
