@@ -1,8 +1,7 @@
 # Targets for people; CI runs `make check` and `make test`, nothing else.
 
 PYTHON ?= python3
-PORT ?= 8501
-# Where pip looks for PyTorch besides its usual index, for example
+# Where pip takes PyTorch from instead of its usual index, for example the CPU build:
 #   make app TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
@@ -12,13 +11,13 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help app test check format browser bench clean
+.PHONY: help app test check format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 app: $(VENV)/.reranker-asked  ## Set up what is missing and start the app on 127.0.0.1:8501
-	@SECOND_LOOK_PORT=$(PORT) $(BIN)/second-look serve
+	@$(BIN)/second-look serve
 
 test: $(VENV)/.dev  ## Set up what is missing and run the tests
 	$(BIN)/python -m pytest

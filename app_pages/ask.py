@@ -14,7 +14,7 @@ from app_pages.parts.text import one_paragraph, plain
 from ingest.errors import UserError
 from ingest.store import LOCAL_OWNER
 from rag.citations import link_citations, safe_markdown
-from rag.pipeline import MAX_QUESTION_CHARS, answer, rank
+from rag.pipeline import MAX_QUESTION_CHARS, answer, look_again, rank
 from rag.services import Services, shared_services
 from rag.types import Answered, Ranking
 
@@ -99,7 +99,8 @@ def _rank(question: str, services: Services, *, reranking: bool) -> Ranking:
 def _show_latest(turn: Turn, mode: Mode, services: Services) -> None:
     """The newest question, in the mode that is switched on now; what that mode still lacks is made."""
     if mode != "Off" and not turn.ranking.order and not turn.ranking.rerank_problem:
-        turn.ranking = _rank(turn.question, services, reranking=True)
+        with st.spinner("Reranking …", show_time=True):
+            turn.ranking = look_again(turn.ranking, services.stages)
     _show_turn(turn, SIDES[mode], services)
 
 
@@ -122,7 +123,9 @@ def _show_warnings(ranking: Ranking, sides: tuple[Side, ...], problem: str) -> N
     if "reranked" not in sides:
         st.caption(":material/visibility_off: Reranking is off: this is the bi-encoder's order.")
         if problem:
-            st.caption(f"Quotes are chosen by cosine, because there is no reranker. {plain(problem, limit=500)}")
+            st.caption(
+                f"Quotes are chosen by cosine, because there is no reranker. {plain(problem, limit=500)}"
+            )
     elif ranking.rerank_problem:
         st.warning(
             "Not reranked, the answer rests on the bi-encoder's order. "
@@ -189,7 +192,8 @@ def _show_status(turn: Turn, sides: tuple[Side, ...], services: Services) -> Non
         answered = turn.answers[side]
         name = plain(answered.answerer) + (f", {TITLES[side].lower()}" if len(sides) > 1 else "")
         first = f"first token {_ms(answered.seconds_first)}, " if answered.seconds_first else ""
-        parts.append(f"{name}: {first}total {_ms(seconds.total + answered.seconds)}")
+        before = seconds.total if side == "reranked" else seconds.embed + seconds.search
+        parts.append(f"{name}: {first}total {_ms(before + answered.seconds)}")
     st.caption(" · ".join(parts))
 
 

@@ -1,28 +1,46 @@
 """A BERT encoder for CPUs that computes no padding: token sequences lie end to end in one matrix.
 
 Same weights and same numbers as the library's model (a test compares them), less work: one matrix product
-for query, key and value, attention per group of equally long sequences, and, where only the first token's
-state is wanted, a last layer for that token alone.
+for query, key and value, padding only inside the attention and only to the batch's longest sequence, and,
+where only the first token's state is wanted, a last layer for that token alone.
+
+Batches run side by side, each on one thread (`spread`). Threads that share a matrix product wait for each
+other after every step, and a core that is busy elsewhere then holds up all of them; these wait for nobody.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import torch
-    from tokenizers import Encoding
 
-BATCH_TOKENS = 4096
+T = TypeVar("T")
+
+BATCH_TOKENS = 1024
 """Tokens computed at once: enough for full-speed matrix products, few enough to stay in the cache."""
+ALIGNMENT = 32
+"""Attention rows are padded to a multiple of this: bfloat16 products and softmax then run twice as fast."""
 
 COMPUTE = threading.Lock()
-"""Held for one batch. Two models at work on the same cores are slower than one after the other, by far."""
+"""Held for one batch of a library model. Two of them at once are slower than one after the other, by far."""
+
+
+class Tokens(Protocol):
+    """One tokenized sequence, as `tokenizers` gives it."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Numbers of the vocabulary."""
+
+    @property
+    def type_ids(self) -> list[int]:
+        """0 for the first text of a pair, 1 for the second."""
 
 
 class _Layer(NamedTuple):
@@ -32,6 +50,37 @@ class _Layer(NamedTuple):
     up: tuple[torch.Tensor, torch.Tensor]
     down: tuple[torch.Tensor, torch.Tensor]
     out_norm: tuple[torch.Tensor, torch.Tensor]
+
+
+class _Rows(NamedTuple):
+    """Where the tokens of a batch are: packed end to end, and padded to (sequences, longest) for attention."""
+
+    first: torch.Tensor
+    """(sequences,): each sequence's first packed row."""
+    positions: torch.Tensor
+    """(tokens,): each token's place in its sequence, from 0."""
+    padded: torch.Tensor
+    """(sequences, longest): the packed row for each place; padding repeats the first token."""
+    kept: torch.Tensor
+    """(tokens,): the padded places, counted row by row, that are no padding."""
+    mask: torch.Tensor
+    """(sequences, 1, longest): added to attention scores; 0, and for padding the lowest number there is."""
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], dtype: torch.dtype) -> _Rows:
+        import torch
+
+        sizes = torch.tensor(lengths)[:, None]
+        first = torch.cumsum(sizes, dim=0) - sizes
+        places = torch.arange(-(-max(lengths) // ALIGNMENT) * ALIGNMENT)[None]
+        real = places < sizes
+        return cls(
+            first=first[:, 0],
+            positions=places.expand_as(real)[real],
+            padded=first + places * real,
+            kept=real.view(-1).nonzero()[:, 0],
+            mask=torch.zeros(real.shape, dtype=dtype).masked_fill(~real, torch.finfo(dtype).min)[:, None],
+        )
 
 
 class PackedBert:
@@ -50,55 +99,49 @@ class PackedBert:
         self._norm = self._pair(embeddings.LayerNorm)
         self._layers = [self._layer(layer) for layer in model.encoder.layer]
 
-    def states(self, encodings: Sequence[Encoding], *, first_only: bool = False) -> torch.Tensor:
+    def states(self, encodings: Sequence[Tokens], *, first_only: bool = False) -> torch.Tensor:
         """Last hidden states, (all tokens, dim), sequences one after the other.
 
-        Give equally long sequences side by side: they share their attention products. With `first_only`,
-        only each sequence's first token: (sequences, dim).
+        Give sequences of about the same length: attention pads to the longest. With `first_only`, only each
+        sequence's first token: (sequences, dim).
         """
         import torch
 
-        lengths = [len(encoding.ids) for encoding in encodings]
-        with COMPUTE, torch.inference_mode():
-            x = self._embed(encodings, lengths)
+        with torch.inference_mode():
+            rows = _Rows.of([len(encoding.ids) for encoding in encodings], self._dtype)
+            x = self._embed(encodings, rows.positions)
             for layer in self._layers[:-1]:
-                x = self._block(layer, x, self._attend(layer, x, lengths))
+                x = self._block(layer, x, self._attend(layer, x, rows))
             last = self._layers[-1]
-            attended = self._attend(last, x, lengths, first_only=first_only)
-            if first_only:
-                x = x[torch.tensor(np.cumsum([0, *lengths[:-1]]))]
-            return self._block(last, x, attended)
+            attended = self._attend(last, x, rows, first_only=first_only)
+            return self._block(last, x[rows.first] if first_only else x, attended)
 
-    def _embed(self, encodings: Sequence[Encoding], lengths: Sequence[int]) -> torch.Tensor:
+    def _embed(self, encodings: Sequence[Tokens], positions: torch.Tensor) -> torch.Tensor:
         import torch
         from torch.nn.functional import layer_norm
 
         ids = torch.tensor([token for encoding in encodings for token in encoding.ids])
         types = torch.tensor([kind for encoding in encodings for kind in encoding.type_ids])
-        positions = torch.cat([torch.arange(length) for length in lengths])
         x = self._words[ids] + self._types[types] + self._positions[positions]
         return layer_norm(x, (self.dim,), *self._norm, eps=self._eps)
 
     def _attend(
-        self, layer: _Layer, x: torch.Tensor, lengths: Sequence[int], *, first_only: bool = False
+        self, layer: _Layer, x: torch.Tensor, rows: _Rows, *, first_only: bool = False
     ) -> torch.Tensor:
         import torch
         from torch.nn.functional import linear
 
-        qkv = linear(x, *layer.qkv)
+        count, longest = rows.padded.shape
         head = self.dim // self._heads
-        outputs = []
-        begin = 0
-        for length, same in groupby(lengths):
-            count = len(list(same))
-            block = qkv[begin : begin + count * length].view(count, length, 3, self._heads, head)
-            query, key, value = (block[:, :, part].transpose(1, 2) for part in range(3))
-            if first_only:
-                query = query[:, :, :1]
-            weights = torch.softmax(torch.matmul(query, key.transpose(2, 3)), dim=-1)
-            outputs.append(torch.matmul(weights, value).transpose(1, 2).reshape(-1, self.dim))
-            begin += count * length
-        return torch.cat(outputs)
+        qkv = linear(x, *layer.qkv)[rows.padded.view(-1)].view(count, longest, 3, self._heads, head)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)
+        if first_only:
+            query = query[:, :1]
+        mask = rows.mask.repeat_interleave(self._heads, dim=0)
+        weights = torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2)), dim=-1)
+        attended = torch.bmm(weights, value).view(count, self._heads, -1, head).transpose(1, 2)
+        attended = attended.reshape(-1, self.dim)
+        return attended if first_only else attended[rows.kept]
 
     def _block(self, layer: _Layer, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         from torch.nn.functional import gelu, layer_norm, linear
@@ -155,3 +198,40 @@ def batches(lengths: Sequence[int], *, tokens: int = BATCH_TOKENS) -> Iterator[l
         held += lengths[position]
     if batch:
         yield batch
+
+
+def spread(compute: Callable[[list[int]], T], lengths: Sequence[int]) -> Iterator[tuple[list[int], T]]:
+    """Each batch of these sequences and what `compute` makes of it, as they get done, on all threads.
+
+    Few batches wait in line at a time, so that a question asked while a document is embedded gets its turn.
+    """
+    threads, pool = _threads()
+    tokens = max(1, min(BATCH_TOKENS, sum(lengths) // (4 * threads)))
+    todo = iter(list(batches(lengths, tokens=tokens))[::-1])  # the longest first: they would end last
+    running: dict[Future[T], list[int]] = {}
+    try:
+        while True:
+            for batch in islice(todo, threads + 1 - len(running)):
+                running[pool.submit(compute, batch)] = batch
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+@cache
+def _threads() -> tuple[int, ThreadPoolExecutor]:
+    """How many threads compute, as many as PyTorch would use, and the pool of them."""
+    import torch
+
+    count = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, "compute", initializer=torch.set_num_threads, initargs=(1,))
+    started = threading.Barrier(count + 1)
+    for _ in range(count):
+        pool.submit(started.wait)
+    started.wait()
+    torch.set_num_threads(count)  # what one thread sets is also the default of later ones
+    return count, pool

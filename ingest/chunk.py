@@ -53,18 +53,23 @@ class Chunker:
     ) -> list[Chunk]:
         """Chunks of all pages in reading order; a page without words gives none."""
         starts = [(heading.page, heading.start) for heading in headings]
+        pages = list(pages)
         chunks = []
-        for page in pages:
-            for start, end in self._spans(page.text):
+        for page, spans in zip(pages, self._spans([page.text for page in pages]), strict=True):
+            for start, end in spans:
                 section = bisect_right(starts, (page.number, start)) - 1
                 heading = join_heading(title, headings[section].title if section >= 0 else "")
                 text = page.text[start:end]
                 chunks.append(Chunk(doc_id, source, page.number, start, end, text, heading))
         return chunks
 
-    def _spans(self, text: str) -> list[tuple[int, int]]:
-        pieces = self._splitter.chunk_indices(unwrap(text))
-        return [(start, start + len(piece)) for start, piece in pieces if any(map(str.isalnum, piece))]
+    def _spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """(start, end) of each text's chunks; the splitter works on all cores at once."""
+        cut = self._splitter.chunk_all_indices([unwrap(text) for text in texts])
+        return [
+            [(start, start + len(piece)) for start, piece in pieces if any(map(str.isalnum, piece))]
+            for pieces in cut
+        ]
 
 
 def unwrap(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ingest.bert import COMPUTE, PackedBert, batches, can_pack
+from ingest.bert import COMPUTE, PackedBert, can_pack, spread
 from ingest.errors import ModelUnavailable
 from ingest.weights import (
     MINILM,
@@ -64,16 +64,22 @@ class PackedEmbedder:
 
     def embed(self, texts: Sequence[str], *, on_progress: Progress | None = None) -> Vectors:
         """See `Embedder.embed`; texts beyond the model's limit are cut there."""
+        import torch
+
         with self._tokenizing:
             encodings = self._tokenizer.encode_batch(list(texts))
+        lengths = [len(encoding.ids) for encoding in encodings]
+
+        def means(batch: list[int]) -> Vectors:
+            states = self._bert.states([encodings[position] for position in batch])
+            # float32 for mean and norm: a bfloat16 sum of 200 states loses the third digit
+            parts = torch.split(states.float(), [lengths[position] for position in batch])
+            return np.stack([part.mean(dim=0).numpy() for part in parts])
+
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         done = 0
-        for batch in batches([len(encoding.ids) for encoding in encodings]):
-            states = self._bert.states([encodings[position] for position in batch])
-            lengths = [len(encodings[position].ids) for position in batch]
-            # float32 for mean and norm: a bfloat16 sum of 200 states loses the third digit
-            means = [part.float().mean(dim=0) for part in states.split(lengths)]
-            vectors[batch] = [mean.numpy() for mean in means]
+        for batch, rows in spread(means, lengths):
+            vectors[batch] = rows
             done += len(batch)
             if on_progress:
                 on_progress(done, len(texts))

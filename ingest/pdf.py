@@ -120,16 +120,18 @@ def inspect(path: Path, password: str) -> int:
     if b"%PDF-" not in head:
         raise PdfRefused("not_a_pdf", _NOT_A_PDF)
     pdfium = _load_pdfium()
+    pages = 0
     try:
         with _open_pdfium(path, password) as document:
-            return len(document)
+            pages = len(document)
     except pdfium.PdfiumError as error:
         if error.err_code == pdfium.raw.FPDF_ERR_PASSWORD:
             raise _password_refused(password) from error
         if error.err_code == pdfium.raw.FPDF_ERR_SECURITY:
             raise PdfRefused("damaged", _PROTECTED) from error
-    with _open_pypdf(path, password) as reader:
-        pages = len(reader.pages)
+    if not pages:
+        with _open_pypdf(path, password) as reader:
+            pages = len(reader.pages)
     if not pages:
         raise PdfRefused("damaged", _DAMAGED)
     return pages
@@ -190,7 +192,7 @@ def render_page(
 
 
 def span_boxes(path: Path, page: int, spans: Sequence[tuple[int, int]], password: str) -> list[Box]:
-    """Boxes around spans of a page's text, one for each line and change of font that a span covers."""
+    """Boxes around spans of a page's text, one for each line that a span covers."""
     with _open_page(path, page, password) as opened:
         return _boxes(opened, spans)
 
@@ -319,12 +321,39 @@ def _boxes(page: PdfPage, spans: Sequence[tuple[int, int]]) -> list[Box]:
         for start, end in spans:
             first, length = _units(text[:start]), _units(text[start:end])
             rects = textpage.count_rects(first, length) if length else 0
-            boxes += [Box(*textpage.get_rect(rect)) for rect in range(rects)]
-        return [
-            box for box in boxes if box.left < box.right and box.bottom < box.top
-        ]  # a line's end has no area
+            boxes += _lines(Box(*textpage.get_rect(rect)) for rect in range(rects))
+        return boxes
     finally:
         textpage.close()
+
+
+def _lines(boxes: Iterable[Box]) -> list[Box]:
+    """Unite the boxes of each line: pdfium may give one for each letter, and gives line ends without area."""
+    lines: list[Box] = []
+    for box in boxes:
+        if box.left >= box.right or box.bottom >= box.top:
+            continue
+        if lines and _follows(lines[-1], box):
+            lines[-1] = _around(lines[-1], box)
+        else:
+            lines.append(box)
+    return lines
+
+
+def _follows(last: Box, box: Box) -> bool:
+    """Tell whether a box is beside the last one, on either side, less than its height away."""
+    height = max(last.top - last.bottom, box.top - box.bottom)
+    gap = max(box.left - last.right, last.left - box.right)
+    return abs(gap) < height and box.bottom < last.top and last.bottom < box.top
+
+
+def _around(one: Box, other: Box) -> Box:
+    return Box(
+        min(one.left, other.left),
+        min(one.bottom, other.bottom),
+        max(one.right, other.right),
+        max(one.top, other.top),
+    )
 
 
 def _scale(width: float, height: float, width_px: int) -> float:

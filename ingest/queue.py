@@ -15,6 +15,7 @@ from typing import Literal
 from ingest.errors import BadRequest, PdfRefused, StoreUnavailable, UserError
 from ingest.originals import Originals
 from ingest.pipeline import Stage, Tools, ingest
+from ingest.store import Store
 from ingest.types import Document
 
 log = logging.getLogger(__name__)
@@ -84,11 +85,18 @@ class UploadQueue:
     """Takes uploads at any time from any thread; `start` works them off in the background."""
 
     def __init__(
-        self, path: Path, originals: Originals, tools: Callable[[], Tools], *, max_bytes: int
+        self,
+        path: Path,
+        originals: Originals,
+        tools: Callable[[], Tools],
+        *,
+        store: Callable[[], Store],
+        max_bytes: int,
     ) -> None:
         """`tools` is called when there is work, so that models load no earlier than that."""
         self._originals = originals
         self._tools = tools
+        self._store = store
         self._max_bytes = max_bytes
         self._lock = threading.RLock()
         self._live: dict[int, _Live] = {}
@@ -102,8 +110,6 @@ class UploadQueue:
             self._db.execute("pragma journal_mode=wal")
             self._db.execute("pragma synchronous=full")
             self._db.execute(_SCHEMA)
-            # whatever was under way when the last process ended starts over
-            self._db.execute("update jobs set state = 'queued' where state in ('reading', 'embedding')")
         except (OSError, sqlite3.Error) as error:
             raise StoreUnavailable(
                 f"The upload queue {path} cannot be opened: {error}. Check that the data folder is writable."
@@ -147,7 +153,7 @@ class UploadQueue:
         with self._lock:
             self._db.execute("delete from jobs where id = ?", (job_id,))
             self._passwords.pop(job_id, None)
-        if job.state in RETRIABLE:
+        if job.state in RETRIABLE and not self._wanted(job):
             self._originals.remove(job.doc_id, owner=owner)
 
     def job(self, job_id: int, *, owner: str) -> Job:
@@ -169,8 +175,21 @@ class UploadQueue:
                 return
             self._work(queued[0], on_change)
 
+    def run(self, job_id: int, on_change: Callable[[Job], None] = lambda _: None) -> None:
+        """Work off one job in this thread, or wait while another process does."""
+        while not self._stopping:
+            (job,) = self._select("where id = ?", job_id)
+            if job.state == "queued":
+                self._work(job, on_change)
+            elif job.open:
+                time.sleep(0.2)
+            else:
+                return
+
     def start(self) -> None:
-        """Work in a background thread from now on."""
+        """Work in a background thread from now on, beginning with what an earlier process left unfinished."""
+        with self._lock:
+            self._db.execute("update jobs set state = 'queued' where state in ('reading', 'embedding')")
         self._thread = threading.Thread(target=self._loop, name="ingest", daemon=True)
         self._thread.start()
 
@@ -189,23 +208,26 @@ class UploadQueue:
             self._wake.clear()
 
     def _work(self, job: Job, on_change: Callable[[Job], None]) -> None:
+        if not self._claim(job.id):
+            return  # another process was faster
         if job.attempts >= MAX_ATTEMPTS:
             reason = f"The process ended {MAX_ATTEMPTS} times while it read this file, so it is left out."
             self._end(job, "refused", reason, on_change)
             return
         self._attempt(job.id, +1)
-        self._set(job.id, "reading", "")
         try:
             state, message = self._ingest(job, on_change)
         except _Stopped:
-            self._attempt(job.id, -1)
-            self._set(job.id, "queued", "")
+            self._postpone(job)
             return
         except PdfRefused as refused:
             state, message = "password" if refused.kind == "password" else "refused", str(refused)
         except UserError as error:
             state, message = "failed", str(error)
         except Exception as error:  # one file's surprise must not stop the others
+            if self._stopping:  # the sandbox was closed under it
+                self._postpone(job)
+                return
             log.exception("Unexpected error while ingesting document %s", job.doc_id)
             state, message = "failed", f"Unexpected {type(error).__name__}; the log has the details."
         self._end(job, state, message, on_change)
@@ -220,6 +242,24 @@ class UploadQueue:
         if state == "refused":
             self._originals.remove(job.doc_id, owner=job.owner)
         on_change(self.job(job.id, owner=job.owner))
+
+    def _postpone(self, job: Job) -> None:
+        self._attempt(job.id, -1)
+        self._set(job.id, "queued", "")
+
+    def _claim(self, job_id: int) -> bool:
+        with self._lock:
+            claimed = self._db.execute(
+                "update jobs set state = 'reading' where id = ? and state = 'queued'", (job_id,)
+            )
+            return claimed.rowcount == 1
+
+    def _wanted(self, job: Job) -> bool:
+        """True where another upload, or the library, rests on the same file."""
+        others = self._select("where owner = ? and doc_id = ? and id != ?", job.owner, job.doc_id, job.id)
+        if any(other.open or other.state in RETRIABLE for other in others):
+            return True
+        return any(document.id == job.doc_id for document in self._store().documents(owner=job.owner))
 
     def _attempt(self, job_id: int, step: int) -> None:
         with self._lock:

@@ -1,26 +1,23 @@
 """Runs the PDF reader in worker processes with a time and a memory limit.
 
-A worker is a fresh interpreter with pipes of its own: it reads calls from its stdin and answers on its
-stdout, so a call that crashes, hangs or grows takes no other call with it. The workers are not
-multiprocessing's, because those import the parent's `__main__`, which under Streamlit is a page.
-Of the parent's environment they get what Python needs and nothing else: no keys, no tokens.
+pdfium is C++ and uploads are hostile: a crash, a hang or a flood of memory costs one file, not the app.
+
+A spawned worker imports the main script of its parent. Under Streamlit that is app_pages/main.py, whose guard
+(`if __name__ == "__main__"`) keeps it from running there.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import pickle
-import signal
-import subprocess
-import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as TimedOut
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, LifoQueue, SimpleQueue
-from typing import IO, Any, Self, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from ingest.errors import PdfRefused
 from ingest.pdf import (
@@ -36,14 +33,15 @@ from ingest.pdf import (
 )
 from ingest.types import Page
 
+if TYPE_CHECKING:
+    from pebble import ProcessPool
+
 CALLS_PER_WORKER = 500
 """A worker is replaced after this many, so that what a parser leaks never adds up to the memory limit."""
 
-_COMMAND = (sys.executable, "-P", "-c", "from ingest.sandbox import serve; serve()")
-_READY = b"ready\n"
 _VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL", "TMPDIR")
+"""What a worker keeps of its environment: no keys, no tokens."""
 
-Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
@@ -129,15 +127,16 @@ def _wordless_warning(wordless: int, count: int) -> str:
 class Sandbox:
     """Workers that take one call each at a time, from any thread.
 
-    `seconds` is what a call may take, `memory_mb` the address space of a worker.
+    `seconds` is what a call may take, `memory_mb` what a worker's address space may grow to.
     """
 
     def __init__(self, *, workers: int = 1, seconds: float = 30.0, memory_mb: int = 1500) -> None:
+        self._workers = workers
         self._seconds = seconds
+        self._memory_mb = memory_mb
+        self._lock = threading.Lock()
         self._closed = False
-        self._workers = tuple(_Worker(memory_mb) for _ in range(workers))
-        self._idle: LifoQueue[_Worker] = LifoQueue()
-        self._release(self._workers)
+        self._pool: ProcessPool | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -145,215 +144,93 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def call(self, function: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
+    def call(self, function: Callable[..., Result], *args: object, seconds: float | None = None) -> Result:
         """Run `function(*args)` in the next idle worker; both, and what comes back, must be picklable.
 
         Raises PdfRefused (timed_out, out_of_memory or crashed), or whatever the function raised.
         """
-        worker = self._idle.get()
+        from pebble import ProcessExpired
+
+        limit = self._seconds if seconds is None else seconds
         try:
-            self._check_open()
-            answer: Result = worker.ask(function, args, self._seconds)
-            return answer
-        except PdfRefused:
-            self._check_open()  # else a worker that `close` killed would pass for one that crashed
-            raise
-        finally:
-            self._idle.put(worker)
+            result: Result = self._run(function, args, limit)
+        except TimedOut as error:
+            raise PdfRefused(
+                "timed_out",
+                f"Reading it takes longer than {limit:g} seconds. Split the file or raise PARSE_SECONDS.",
+            ) from error
+        except MemoryError as error:
+            raise PdfRefused(
+                "out_of_memory",
+                f"Reading it takes more than {self._memory_mb:,} MB. Split the file or raise PARSE_MEMORY_MB.",
+            ) from error
+        except ProcessExpired as error:
+            raise PdfRefused(
+                "crashed",
+                f"The PDF parser crashed: the file is damaged, or takes more than {self._memory_mb:,} MB "
+                "(PARSE_MEMORY_MB). Open it in a PDF viewer, save it as a new PDF and upload that one.",
+            ) from error
+        return result
 
     def close(self) -> None:
         """Stop all workers; a call that is running or waiting raises RuntimeError."""
-        self._closed = True
-        idle: list[_Worker] = []
-        while len(idle) < len(self._workers):
-            for worker in self._workers:
-                worker.kill()  # again and again: one may only now have been started
-            with suppress(Empty):
-                idle.append(self._idle.get(timeout=0.1))
-        for worker in idle:
-            worker.stop()
-        self._release(idle)
+        with self._lock:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        if pool:
+            pool.stop()
+            pool.join()
 
-    def _release(self, workers: Iterable[_Worker]) -> None:
-        for worker in workers:
-            self._idle.put(worker)
+    def _run(self, function: Callable[..., Result], args: tuple[object, ...], seconds: float) -> Result:
+        # a pool gives up for good when a worker is killed while it is idle, by the out-of-memory killer for
+        # example: that is no fault of this call, which gets a second pool
+        for last in (False, True):
+            try:
+                result: Result = self._open_pool().schedule(function, args=args, timeout=seconds).result()
+                return result
+            except (BrokenProcessPool, CancelledError) as error:
+                if self._closed:
+                    raise RuntimeError("The sandbox is closed.") from error
+                if last:
+                    raise RuntimeError("The PDF worker does not start; the log says why.") from error
+        raise AssertionError  # the loop returns or raises
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RuntimeError("The sandbox is closed.")
+    def _open_pool(self) -> ProcessPool:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("The sandbox is closed.")
+            if self._pool is None or not self._pool.active:
+                self._pool = self._start()
+            return self._pool
 
+    def _start(self) -> ProcessPool:
+        from pebble import ProcessPool
 
-class _Worker:
-    """One child process: started by the first call, and by the next one after it was stopped.
-
-    Only `kill` may be called while another thread waits in `ask`.
-    """
-
-    def __init__(self, memory_mb: int) -> None:
-        self._memory_mb = memory_mb
-        self._process: subprocess.Popen[bytes] | None = None
-        self._calls = 0
-
-    def ask(self, function: Callable[..., object], args: tuple[object, ...], seconds: float) -> Any:
-        """Run `function(*args)` in the child; the child is stopped when it failed in any but a usual way."""
-        call = pickle.dumps((function, args))
-        process = self._running()
-        expired = threading.Event()
-        try:
-            with _time_limit(process, seconds, expired):
-                succeeded, answer = _exchange(process, call)
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
-            self.stop()
-            raise self._timed_out(seconds) if expired.is_set() else self._crashed() from error
-        except BaseException:
-            self.stop()  # the rest of an answer may be in the pipe
-            raise
-        if expired.is_set() or isinstance(answer, MemoryError):
-            self.stop()
-        if succeeded:
-            return answer
-        raise self._out_of_memory() if isinstance(answer, MemoryError) else answer
-
-    def kill(self) -> None:
-        """End the child at once; the thread that waits in `ask` sees it crash."""
-        if self._process is not None:
-            self._process.kill()
-
-    def stop(self) -> None:
-        """End the child and close its pipes."""
-        if self._process is None:
-            return
-        process, self._process = self._process, None
-        _end(process)
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None or self._calls >= CALLS_PER_WORKER:
-            self.stop()
-            self._process = _start(self._memory_mb)
-            self._calls = 0
-        self._calls += 1
-        return self._process
-
-    def _timed_out(self, seconds: float) -> PdfRefused:
-        message = f"Reading it takes longer than {seconds:g} seconds. Split the file or raise PARSE_SECONDS."
-        return PdfRefused("timed_out", message)
-
-    def _out_of_memory(self) -> PdfRefused:
-        message = (
-            f"Reading it takes more than {self._memory_mb:,} MB. Split the file or raise PARSE_MEMORY_MB."
+        return ProcessPool(
+            max_workers=self._workers,
+            max_tasks=CALLS_PER_WORKER,
+            # spawned, not forked: a worker must not begin with the app's memory, threads and locks
+            context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(self._memory_mb,),
         )
-        return PdfRefused("out_of_memory", message)
-
-    def _crashed(self) -> PdfRefused:
-        message = (
-            f"The PDF parser crashed: the file is damaged, or takes more than {self._memory_mb:,} MB "
-            "(PARSE_MEMORY_MB). Open it in a PDF viewer, save it as a new PDF and upload that one."
-        )
-        return PdfRefused("crashed", message)
 
 
-def _start(memory_mb: int) -> subprocess.Popen[bytes]:
-    """Start a child and wait until it can take calls."""
-    environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path)
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
-        [*_COMMAND, str(memory_mb)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-    )
-    _, answers = _pipes(process)
-    if answers.readline() != _READY:
-        _end(process)
-        raise RuntimeError("The PDF worker does not start; what it printed says why.")
-    return process
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in _pipes(process):
-        with suppress(OSError):  # a call that was never read cannot be flushed
-            pipe.close()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in _pipes(process):
-        with suppress(OSError):  # a call that was never read cannot be flushed
-            pipe.close()
-
-
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    return cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
-
-
-def _exchange(process: subprocess.Popen[bytes], call: bytes) -> tuple[bool, Any]:
-    calls, answers = _pipes(process)
-    pickle.dump(call, calls)
-    calls.flush()
-    succeeded, answer = pickle.load(answers)  # noqa: S301 - from our own child
-    return succeeded, answer
-
-
-@contextmanager
-def _time_limit(process: subprocess.Popen[bytes], seconds: float, expired: threading.Event) -> Iterator[None]:
-    def expire() -> None:
-        expired.set()
-        process.kill()
-
-    timer = threading.Timer(seconds, expire)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-
-
-def serve() -> None:
-    """Be a worker: answer the calls on stdin on stdout; the memory limit in MB is the argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then stops its workers
-    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)  # what a parser prints must not end up between the answers
-    waiting: SimpleQueue[bytes] = SimpleQueue()
-    threading.Thread(target=_receive, args=(calls, waiting), daemon=True).start()
+def _begin(memory_mb: int) -> None:
+    """Make a fresh process a worker: the parsers loaded, no secrets, no output, bounded memory."""
+    for name in set(os.environ) - set(_VARIABLES):
+        del os.environ[name]
+    os.dup2(2, 1)  # what a parser prints is no output of the command that started it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     load_parsers()
-    _limit_memory(int(sys.argv[1]))
-    answers.write(_READY)
-    answers.flush()
-    while True:
-        answers.write(_answer(waiting.get()))
-        answers.flush()
+    _limit_memory(memory_mb)
 
 
-def _receive(calls: IO[bytes], waiting: SimpleQueue[bytes]) -> None:
-    """Take calls until stdin ends: then the parent is gone, and no call may outlive it."""
-    try:
-        while True:
-            waiting.put(pickle.load(calls))  # noqa: S301 - from our own parent
-    except EOFError:
-        os._exit(0)
-
-
-def _answer(call: bytes) -> bytes:
-    try:
-        function, args = pickle.loads(call)  # noqa: S301 - from our own parent
-        return pickle.dumps((True, function(*args)))
-    except Exception as error:  # noqa: BLE001 - it is raised in the parent
-        return _failure(error)
-
-
-def _failure(error: Exception) -> bytes:
-    """Pickle the error with its traceback as a note, or its text where it does not survive pickling."""
-    if not isinstance(error, PdfRefused | MemoryError):
-        error.add_note(traceback.format_exc())
-    try:
-        answer = pickle.dumps((False, error))
-        pickle.loads(answer)  # noqa: S301 - our own
-    except Exception:  # noqa: BLE001 - any error may come from another library's pickling
-        return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
-    return answer
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _limit_memory(memory_mb: int) -> None:

@@ -9,7 +9,7 @@ from fastapi import FastAPI, File, HTTPException, Request, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
 
-from ingest.errors import AnswerFailed, BadRequest, UserError
+from ingest.errors import BadRequest, UserError
 from ingest.store import LOCAL_OWNER
 from rag.export import answered_data, document_data, job_data, ranking_data
 from rag.pipeline import DEPTH, MAX_DEPTH, MAX_QUESTION_CHARS, SOURCES, answer, rank
@@ -37,7 +37,6 @@ class Problem(BaseModel):
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The request cannot be used."},
-    502: {"model": Problem, "description": "The LLM endpoint failed."},
     503: {"model": Problem, "description": "The index or a model is not available."},
 }
 
@@ -49,11 +48,14 @@ def create_api(services: Callable[[], Services]) -> FastAPI:
         description="Two-stage retrieval over your PDFs, with both orders of every question.",
         version="0.1.0",
         responses=PROBLEMS,
+        # their pages load scripts from another host, which the content policy forbids
+        docs_url=None,
+        redoc_url=None,
     )
 
     @api.exception_handler(UserError)
     def tell(_: Request, error: Exception) -> JSONResponse:
-        status = 400 if isinstance(error, BadRequest) else 502 if isinstance(error, AnswerFailed) else 503
+        status = 400 if isinstance(error, BadRequest) else 503
         return JSONResponse({"detail": str(error)}, status_code=status)
 
     @api.get("/health")
@@ -100,7 +102,7 @@ def create_api(services: Callable[[], Services]) -> FastAPI:
 
     @api.post("/ask")
     def ask(query: Query) -> dict[str, Any]:
-        """A cited answer, with the candidates it was chosen from."""
+        """A cited answer, with the candidates it was chosen from; `error` says where an LLM endpoint failed."""
         ranking = _rank(services(), query)
         answered = answer(ranking, services().answerer, reranked=query.reranking)
         return {**ranking_data(ranking), "answer": answered_data(answered)}

@@ -62,7 +62,7 @@ def ingest(
         jobs: list[Job] = []
         for path in paths:
             job = services.queue.add(path.name, path.read_bytes(), owner=owner, password=password)
-            services.queue.run_pending(lambda job: None if as_json else _show_progress(job))
+            services.queue.run(job.id, lambda job: None if as_json else _show_progress(job))
             jobs.append(services.queue.job(job.id, owner=owner))
             if not as_json:
                 _end_progress(jobs[-1])
@@ -218,10 +218,11 @@ def fetch(
     except ModelUnavailable as error:
         if not optional:
             raise
-        used = wanted if cached(wanted) else "the bundled reranker"
+        used = HUB_RERANKER if cached(HUB_RERANKER) else "the bundled reranker"
         typer.echo(f"{error} The app will use {used}.")
         return
-    typer.echo(f"{wanted} is in the local cache; the app will use it.")
+    how = "the app will use it" if wanted == HUB_RERANKER else "name it in RERANKER or EMBEDDER to use it"
+    typer.echo(f"{wanted} is in the local cache; {how}.")
 
 
 def _pdfs(paths: Iterable[Path]) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 from ingest.embed import Embedder
@@ -56,16 +56,29 @@ def rank(
     embedded = perf_counter()
     hits = retrieve(vector, stages.store, depth=depth, owner=owner, doc_ids=doc_ids)
     searched = perf_counter()
-    order, problem = _second_look(question, hits, stages) if reranking else ((), "")
-    seconds = Seconds(embedded - begun, searched - embedded, perf_counter() - searched)
-    return Ranking(
+    first = Ranking(
         question=question,
         hits=hits,
-        order=order,
+        order=(),
         sources=sources,
-        seconds=seconds,
+        seconds=Seconds(embed=embedded - begun, search=searched - embedded, rerank=0.0),
         embedder=stages.embedder.name,
-        reranker=stages.reranker.name if reranking and stages.reranker else "",
+        reranker="",
+        rerank_problem="",
+        confident=None,
+    )
+    return look_again(first, stages) if reranking else first
+
+
+def look_again(ranking: Ranking, stages: Stages) -> Ranking:
+    """Rerank the candidates of a question that was asked without reranking; the retrieval stays the same."""
+    begun = perf_counter()
+    order, problem = _second_look(ranking.question, ranking.hits, stages)
+    return replace(
+        ranking,
+        order=order,
+        seconds=replace(ranking.seconds, rerank=perf_counter() - begun),
+        reranker=stages.reranker.name if stages.reranker else "",
         rerank_problem=problem,
         confident=_confident(order, stages.reranker),
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ingest.bert import COMPUTE, PackedBert, batches, can_pack
+from ingest.bert import COMPUTE, PackedBert, can_pack, spread
 from ingest.errors import ModelUnavailable, RerankFailed
 from ingest.weights import (
     HUB_RERANKER,
@@ -166,8 +166,7 @@ class PackedCrossEncoder:
         self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._start: int = self._tokenizer.token_to_id("[CLS]")
-        self._end: int = self._tokenizer.token_to_id("[SEP]")
+        self._start, self._end = self._tokenizer.encode("").ids  # [CLS] and [SEP]
         self._tokenizing = threading.Lock()
 
     def logits(self, question: str, passages: Sequence[str]) -> PairScores:
@@ -175,11 +174,16 @@ class PackedCrossEncoder:
         import torch
 
         pairs, truncated = self._pairs(question, passages)
-        logits = np.empty(len(pairs), np.float32)
-        for batch in batches([len(pair.ids) for pair in pairs]):
+
+        def score(batch: list[int]) -> Scores:
             first = self._bert.states([pairs[position] for position in batch], first_only=True).float()
             with torch.inference_mode():
-                logits[batch] = self._classifier(torch.tanh(self._pooler(first)))[:, 0].numpy()
+                scores: Scores = self._classifier(torch.tanh(self._pooler(first)))[:, 0].numpy()
+            return scores
+
+        logits = np.empty(len(pairs), np.float32)
+        for batch, scores in spread(score, [len(pair.ids) for pair in pairs]):
+            logits[batch] = scores
         return PairScores(logits, truncated)
 
     def _pairs(self, question: str, passages: Sequence[str]) -> tuple[list[_Pair], tuple[bool, ...]]:

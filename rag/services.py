@@ -82,7 +82,11 @@ class Services:
         )
         self._chunker = Lazy(lambda: Chunker(self._identity.get().folder / "tokenizer.json"))
         self.queue = UploadQueue(
-            settings.queue, self.originals, lambda: self.tools, max_bytes=settings.max_upload_mb * 1_000_000
+            settings.queue,
+            self.originals,
+            lambda: self.tools,
+            store=lambda: self.store,
+            max_bytes=settings.max_upload_mb * 1_000_000,
         )
         self.originals.purge(older_than=UNDO_SECONDS)
 

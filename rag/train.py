@@ -37,6 +37,7 @@ from ingest.weights import (
     bundled_minilm,
     dtype_name,
     quiet_transformers,
+    sha256,
 )
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def read_pairs(folder: Path) -> Pairs:
     rows: list[dict[str, Any]] = []
     hashes: dict[str, str] = {}
     for path in sorted(folder.glob("*.jsonl.gz")):
-        hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        hashes[path.name] = sha256(path)
         first = len(texts)
         with gzip.open(path, "rt", encoding="utf-8") as file:
             for line in file:
@@ -716,7 +717,7 @@ def train(
                 _save(folder, learner, progress)
                 if progress.worse == 0:
                     export(learner.averages, base, folder / "adapter.safetensors", options.rank)
-                    write_record(folder, pairs, options, progress)
+                    write_record(folder, pairs, options, progress, start)
         elif team.rank == 0 and progress.step % 20 == 0:
             say(f"step {progress.step} loss {float(extra[0]):.3f} {_left(progress, options)}")
     return learner
@@ -821,7 +822,9 @@ def with_adapter(base: Tensors, path: Path) -> Tensors:
     return merged
 
 
-def write_record(folder: Path, pairs: Pairs, options: Options, progress: Progress) -> None:
+def write_record(
+    folder: Path, pairs: Pairs, options: Options, progress: Progress, start: Path | None
+) -> None:
     """Write run.json: what was trained on, how, with which versions, and every evaluation."""
     import platform
     from importlib.metadata import version
@@ -830,6 +833,7 @@ def write_record(folder: Path, pairs: Pairs, options: Options, progress: Progres
     record = {
         "data": pairs.hashes,
         "base_sha256": MINILM_SHA256,
+        "start_sha256": sha256(start) if start else None,
         "options": asdict(options),
         "steps": progress.step,
         "pairs": progress.step * options.groups * (1 + options.negatives),
@@ -969,7 +973,8 @@ def _extremes(
 
 def _limit(answerable: Floats, not_answerable: Floats) -> float:
     """The score that separates the two best: most of (share below among the one, share above of the other)."""
-    candidates = np.unique(np.concatenate([answerable, not_answerable]))
+    values = np.unique(np.concatenate([answerable, not_answerable]))
+    candidates = (values[1:] + values[:-1]) / 2 if len(values) > 1 else values
     balance = [(not_answerable < c).mean() + (answerable >= c).mean() for c in candidates]
     return float(candidates[int(np.argmax(balance))])
 
@@ -1007,11 +1012,10 @@ def _sigmoid(values: npt.NDArray[Any]) -> Floats:
 
 def write_card(folder: Path, name: str, options: Options, calibration: dict[str, Any]) -> None:
     """Write reranker.json, which the reranker is loaded by."""
-    digest = hashlib.sha256((folder / "adapter.safetensors").read_bytes()).hexdigest()
     card = {
         "name": name,
         "base_sha256": MINILM_SHA256,
-        "adapter_sha256": digest,
+        "adapter_sha256": sha256(folder / "adapter.safetensors"),
         "max_tokens": 256,
         "question_tokens": options.question_tokens,
         "score": {"logit": 1.0, "cosine": options.cosine, "bm25": options.bm25},

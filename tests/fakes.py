@@ -21,7 +21,9 @@ class WordEmbedder:
     dimension = len(WORDS) + 1
     device = "cpu, float32"
 
-    def embed(self, texts: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None) -> Vectors:
+    def embed(
+        self, texts: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None
+    ) -> Vectors:
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         for row, text in enumerate(texts):
             for word in text.lower().split():

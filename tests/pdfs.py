@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from itertools import accumulate
 from typing import Any
@@ -65,6 +65,26 @@ def truncated_pdf(pages: Sequence[Sequence[str]] = (("Cut off",),), *, keep: flo
 def huge_page_pdf(lines: Sequence[str] = ("Very large",), *, side: float = 1_000_000) -> bytes:
     """One square page with sides of this many points."""
     return _draw([lines], size=(side, side))
+
+
+def cropped_pdf(lines: Sequence[str], box: tuple[float, float, float, float]) -> bytes:
+    """One page of which a viewer shows `box` alone: left, bottom, right and top in points."""
+    return _draw([lines], crop=box)
+
+
+def lettered_pdf(lines: Sequence[str]) -> bytes:
+    """One page that looks as in text_pdf, but each letter is drawn by itself."""
+    return _draw([lines], lettered=True)
+
+
+def unseen_pdf(pages: Sequence[Sequence[str]], *, unseen: Collection[int]) -> bytes:
+    """Like text_pdf, but pdfium finds no text on the pages `unseen`: it is drawn there without width."""
+    return _draw(pages, unseen=unseen)
+
+
+def rootless_pdf(pages: Sequence[Sequence[str]]) -> bytes:
+    """Like text_pdf, but pdfium cannot open it: its trailer does not name the catalog."""
+    return text_pdf(pages).replace(b"/Root", b"/Boot")
 
 
 def rotated_pdf(lines: Sequence[str], *, degrees: int) -> bytes:
@@ -134,12 +154,16 @@ def _draw(
     outline: Outline = (),
     scans: bool = False,
     size: tuple[float, float] = letter,
+    crop: tuple[float, float, float, float] | None = None,
+    unseen: Collection[int] = (),
+    lettered: bool = False,
     degrees: int = 0,
     **options: Any,
 ) -> bytes:
     file = BytesIO()
     canvas = Canvas(file, pagesize=size, invariant=1, **options)
     canvas.setTitle(title)
+    canvas.setCropBox(crop)
     for number, lines in enumerate(pages, start=1):
         for place, (_, heading) in enumerate(entry for entry in outline if entry[0] == number):
             key = f"{number}/{place}"
@@ -147,8 +171,11 @@ def _draw(
             canvas.addOutlineEntry(heading, key)
         canvas.setPageRotation(degrees)
         canvas.setFont(FONT, FONT_SIZE)
+        if number in unseen:
+            canvas.scale(0, 1)
         for row, line in enumerate(lines):
-            canvas.drawString(LEFT, FIRST_BASELINE - row * LEADING, line)
+            for start, text in enumerate(line) if lettered else [(0, line)]:
+                canvas.drawString(LEFT + text_width(line[:start]), FIRST_BASELINE - row * LEADING, text)
         if scans and not lines:
             canvas.drawImage(ImageReader(_scan()), 0, 0, *size)
         canvas.showPage()

@@ -16,7 +16,9 @@ def chunker() -> Chunker:
 
 
 def sentences(count: int) -> str:
-    return " ".join(f"Sentence number {n} says that the pump needs oil every {n} hours." for n in range(count))
+    return " ".join(
+        f"Sentence number {n} says that the pump needs oil every {n} hours." for n in range(count)
+    )
 
 
 def tokens(text: str) -> int:
@@ -70,7 +72,10 @@ def test_line_ends_inside_a_paragraph_are_not_places_to_cut() -> None:
 
 
 def test_a_chunk_gets_the_section_that_begins_before_it(chunker: Chunker) -> None:
-    pages = [Page(1, "Intro\r\n" + sentences(20)), Page(2, sentences(12) + "\r\nMaintenance\r\n" + sentences(12))]
+    pages = [
+        Page(1, "Intro\r\n" + sentences(20)),
+        Page(2, sentences(12) + "\r\nMaintenance\r\n" + sentences(12)),
+    ]
     headings = place_headings([(2, "Maintenance"), (1, "Intro")], pages)
     assert headings == [Heading(1, 0, "Intro"), Heading(2, pages[1].text.index("Maintenance"), "Maintenance")]
     chunks = chunker.chunks(pages, doc_id="d", source="s", title="Manual", headings=headings)

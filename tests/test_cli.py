@@ -21,7 +21,9 @@ QUESTION = "How often does the pump need oil?"
 
 
 def run(data: Path, *arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI", "LLM", "QDRANT"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OPENAI", "LLM", "QDRANT"))
+    }
     return subprocess.run(
         [COMMAND, *arguments],
         env=kept | {"SECOND_LOOK_DATA": str(data), "HF_HUB_OFFLINE": "1"} | environ,
@@ -74,7 +76,9 @@ def test_search_prints_both_orders_as_one_object(folder: Path) -> None:
 
 
 def test_search_without_reranking_has_hits_alone(folder: Path) -> None:
-    found = printed(run(folder / "data", "search", "--json", "--no-rerank", "--depth", "1", "--sources", "1", "oil"))
+    found = printed(
+        run(folder / "data", "search", "--json", "--no-rerank", "--depth", "1", "--sources", "1", "oil")
+    )
     assert len(found["hits"]) == 1
     assert found["ranked"] == []
     assert found["models"]["reranker"] is None
@@ -130,7 +134,15 @@ def test_while_another_process_holds_the_index_a_command_says_so_in_one_sentence
 
 
 def test_fetch_without_a_hub_names_the_reranker_in_one_line(tmp_path: Path) -> None:
-    done = run(tmp_path, "fetch", "--optional", "--seconds", "2", HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
+    done = run(
+        tmp_path,
+        "fetch",
+        "--optional",
+        "--seconds",
+        "2",
+        HF_HOME=str(tmp_path),
+        HF_ENDPOINT="http://127.0.0.1:9",
+    )
     assert done.returncode == 0
     assert len(done.stdout.strip().splitlines()) == 1
     assert "bundled reranker" in done.stdout

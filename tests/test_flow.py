@@ -93,7 +93,9 @@ def test_modules_import_only_what_comes_before_them() -> None:
 
 
 def test_only_the_entry_point_imports_pages() -> None:
-    assert [name for name, path in modules().items() if any(i.startswith("app_pages") for i in imports(path))] == []
+    assert [
+        name for name, path in modules().items() if any(i.startswith("app_pages") for i in imports(path))
+    ] == []
 
 
 def test_each_library_has_one_owner() -> None:

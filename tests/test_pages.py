@@ -109,9 +109,10 @@ def test_compare_shows_both_answers_of_one_retrieval(library: Services) -> None:
 def test_switching_on_again_after_off_reranks_the_same_question(library: Services) -> None:
     page = open_page("ask.py")
     page.segmented_control(key="mode").set_value("Off").run()
-    ask(page)
+    hits = ask(page).session_state["turns"][0].ranking.hits
     page.segmented_control(key="mode").set_value("On").run()
     assert "Reranked order" in words(page)
+    assert page.session_state["turns"][0].ranking.hits is hits
     assert len(page.session_state["turns"]) == 1
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -31,10 +34,13 @@ from tests.pdfs import (
     LEADING,
     LEFT,
     WESTERN,
+    cropped_pdf,
     encrypted_pdf,
     form_pdf,
     huge_page_pdf,
+    lettered_pdf,
     mapped_pdf,
+    rootless_pdf,
     rotated_pdf,
     scanned_pdf,
     text_pdf,
@@ -90,6 +96,29 @@ def test_a_truncated_file_is_refused_as_damaged(save: Save, keep: float) -> None
     assert "save it as a new PDF" in str(problem)
 
 
+def test_a_file_without_pages_is_refused_as_damaged(save: Save) -> None:
+    without = (
+        text_pdf([["one"]]).replace(b"/Count 1", b"/Count 0").replace(b"/Type /Page\n", b"/Type /Gone\n")
+    )
+    assert refusal(re.sub(rb"/Kids \[ \d+ 0 R \]", b"/Kids [       ]", without), save).kind == "damaged"
+
+
+def test_a_protection_that_no_password_opens_is_told(save: Save) -> None:
+    protected = text_pdf([["one"]]).replace(b"/Root", b"/Encrypt << /Filter /Unknown >> /Root")
+    problem = refusal(protected, save)
+    assert problem.kind == "damaged"
+    assert "protected in a way that cannot be read here" in str(problem)
+
+
+def test_a_file_that_pdfium_cannot_open_is_counted_and_read_by_the_second_parser(save: Save) -> None:
+    path = save(rootless_pdf([["one"], ["two"]]))
+    assert inspect(path, "") == 2
+    assert read_pages(path, 1, 2, "") == [Page(1, ""), Page(2, "")]
+    assert reread_pages(path, [1, 2], "") == [Page(1, "one\n"), Page(2, "two\n")]
+    with pytest.raises(PdfRefused, match="Page 1 cannot be drawn"):
+        render_page(path, 1, 300, [], "")
+
+
 def test_a_missing_and_a_wrong_password_are_told_apart(save: Save) -> None:
     locked = encrypted_pdf([["hidden"]], password="open sesame")
     missing, wrong = refusal(locked, save), refusal(locked, save, "0p3n s3s4m3")
@@ -104,6 +133,13 @@ def test_the_right_password_opens_text_and_outline(save: Save) -> None:
     assert inspect(path, "open sesame") == 1
     assert read_pages(path, 1, 1, "open sesame") == [Page(1, "hidden")]
     assert read_outline(path, "open sesame") == Outline("Under lock", (Section(1, "Cave"),), 1, "")
+
+
+@pytest.mark.parametrize("password", ["pässwört", "пароль", "密码", "owner"])
+def test_both_parsers_take_passwords_in_any_script_and_the_owners(save: Save, password: str) -> None:
+    path = save(encrypted_pdf([["hidden"]], password="密码" if password == "owner" else password))
+    assert read_pages(path, 1, 1, password) == [Page(1, "hidden")]
+    assert reread_pages(path, [1], password) == [Page(1, "hidden\n")]
 
 
 def test_a_file_that_only_may_not_be_edited_needs_no_password(save: Save) -> None:
@@ -193,6 +229,36 @@ def test_a_span_over_two_lines_has_a_box_on_each(save: Save) -> None:
     assert upper.bottom > lower.top
 
 
+def test_letters_that_are_drawn_one_by_one_have_a_box_for_each_line(save: Save) -> None:
+    path = save(lettered_pdf(["Revenue rose", "by 5 percent"]))
+    assert read_pages(path, 1, 1, "") == [Page(1, "Revenue rose\r\nby 5 percent")]
+    upper, lower = span_boxes(path, 1, [(8, 16)], "")
+    assert upper.left == pytest.approx(LEFT + text_width("Revenue "), abs=1)
+    assert upper.right == pytest.approx(LEFT + text_width("Revenue rose"), abs=1)
+    assert lower.left == pytest.approx(LEFT, abs=1)
+    assert lower.right == pytest.approx(LEFT + text_width("by"), abs=1)
+
+
+def test_a_line_end_has_no_box(save: Save) -> None:
+    path = save(text_pdf([["one", "two"]]))
+    assert read_pages(path, 1, 1, "")[0].text[3:5] == "\r\n"
+    assert span_boxes(path, 1, [(3, 5)], "") == []
+
+
+def test_a_word_of_a_real_filing_has_a_box(filings: Path) -> None:
+    rng = random.Random(0)
+    words = 0
+    for path in sorted((filings / "pdfs").glob("*.pdf"))[::4]:
+        pages = inspect(path, "")
+        for number in rng.sample(range(1, pages + 1), 4):
+            text = read_pages(path, number, number, "")[0].text
+            spans = [match.span() for match in re.finditer(r"\w+", text)]
+            for span in rng.sample(spans, min(len(spans), 10)):
+                assert span_boxes(path, number, [span], ""), (path.name, number, span)
+                words += 1
+    assert words > 100
+
+
 def test_spans_outside_the_text_have_no_box(save: Save) -> None:
     path = save(text_pdf([["short"]]))
     assert span_boxes(path, 1, [(5, 9), (100, 200), (3, 3)], "") == []
@@ -241,8 +307,25 @@ def test_a_huge_page_is_drawn_within_the_limits(save: Save) -> None:
     path = save(huge_page_pdf())
     assert render_page(path, 1, 900, [], "").width == 900
     drawn = render_page(path, 1, 50_000, [(0, 4)], "")
-    assert (drawn.width - 1) * (drawn.height - 1) <= MAX_PIXELS  # pdfium rounds up
+    assert 0.99 * MAX_PIXELS < drawn.width * drawn.height <= MAX_PIXELS
     assert max(drawn.width, drawn.height) <= MAX_SIDE_PIXELS
+
+
+def test_a_page_without_area_cannot_be_drawn_but_read(save: Save) -> None:
+    path = save(cropped_pdf(["out of sight"], (1000, 1000, 1100, 1100)))
+    assert read_pages(path, 1, 1, "") == [Page(1, "out of sight")]
+    with pytest.raises(PdfRefused, match="Page 1 cannot be drawn: it has no area") as caught:
+        render_page(path, 1, 300, [], "")
+    assert caught.value.kind == "damaged"
+
+
+def test_a_mark_is_right_on_a_cropped_page(save: Save) -> None:
+    path = save(cropped_pdf(["Revenue rose"], (60, 700, 260, 740)))
+    drawn = render_page(path, 1, 200, [(0, 7)], "")
+    assert (drawn.width, drawn.height) == (200, 40)
+    image = Image.open(BytesIO(drawn.png))
+    red, _, blue = image.getpixel((round(LEFT - 60 + text_width("Revenue") - 2), round(740 - FIRST_BASELINE)))  # type: ignore[misc]
+    assert red > blue
 
 
 @pytest.mark.parametrize("page", [0, 2])
@@ -262,6 +345,13 @@ def test_an_outline_is_in_reading_order(save: Save) -> None:
 def test_an_outline_that_cannot_be_read_is_a_warning(save: Save) -> None:
     warning = "The file's title and outline cannot be read."
     assert read_outline(save(truncated_pdf()), "") == Outline("", (), 0, warning)
+
+
+def test_a_title_is_kept_where_only_the_outline_cannot_be_read(save: Save) -> None:
+    content = text_pdf([["one"]], title="Annual report", outline=[(1, "Business")])
+    broken = re.sub(rb"/Dest \[[^]]*\]", lambda match: b"/A 5".ljust(len(match[0])), content)
+    warning = "The file's outline cannot be read."
+    assert read_outline(save(broken), "") == Outline("Annual report", (), 0, warning)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +382,13 @@ def test_the_more_frequent_spelling_of_the_document_decides_on_a_hyphen() -> Non
     assert settle_hyphens(pages)[0] == Page(1, "Share\ufffeholders")
     pages = [Page(1, "out-of\ufffenetwork"), Page(2, "out-of-network")]
     assert settle_hyphens(pages)[0] == Page(1, "out-of-network")
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, "a-" * 100_000 + "b" * 200_000, "a\ufffe" * 100_000])
+def test_hyphens_of_a_page_that_is_one_long_word_are_settled_at_once(text: str) -> None:
+    began = time.process_time()
+    settle_hyphens([Page(1, f"x\ufffey {text}")])
+    assert time.process_time() - began < 5
 
 
 def test_pages_without_such_hyphens_stay_as_they_are() -> None:

@@ -44,7 +44,11 @@ class Library:
         self.tools = Tools(sandbox, chunker, embedder, self.store, max_pages=4)
         self.originals = Originals(folder / "files", folder / "trash")
         self.queue = UploadQueue(
-            folder / "queue.sqlite3", self.originals, lambda: self.tools, max_bytes=300_000
+            folder / "queue.sqlite3",
+            self.originals,
+            lambda: self.tools,
+            store=lambda: self.store,
+            max_bytes=300_000,
         )
 
     def add(self, source: str, data: bytes, **options: str) -> Job:
@@ -166,6 +170,33 @@ def test_leaving_a_locked_file_alone_deletes_it(library: Library) -> None:
     assert not library.originals.path(job.doc_id, owner=ME).exists()
 
 
+def test_leaving_a_job_alone_keeps_a_file_that_the_library_rests_on(library: Library) -> None:
+    locked = encrypted_pdf(PAGES, password="sesame")
+    waiting = library.add("locked.pdf", locked)
+    opened = library.add("again.pdf", locked, password="sesame")
+    assert opened.state == "done"
+    library.queue.dismiss(waiting.id, owner=ME)
+    assert library.originals.path(opened.doc_id, owner=ME).exists()
+
+
+def test_a_second_process_does_not_touch_what_the_first_is_working_on(
+    library: Library, tmp_path: Path
+) -> None:
+    job = library.queue.add("fruit.pdf", text_pdf(PAGES), owner=ME)
+    assert library.queue._claim(job.id)
+    second = UploadQueue(
+        tmp_path / "queue.sqlite3",
+        library.originals,
+        lambda: library.tools,
+        store=lambda: library.store,
+        max_bytes=300_000,
+    )
+    second.run_pending()
+    assert second.job(job.id, owner=ME).state == "reading"
+    assert not second._claim(job.id)
+    second.close()
+
+
 def test_what_is_not_the_files_fault_keeps_the_file_and_can_be_tried_again(library: Library) -> None:
     class Down:
         def documents(self, *, owner: str) -> list[object]:
@@ -228,8 +259,10 @@ def test_a_killed_process_leaves_a_queue_that_the_next_one_finishes(tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=root, check=False, timeout=60)
     assert done.returncode == -9
     library = Library(tmp_path, sandbox)
-    assert [job.state for job in library.queue.jobs(owner=ME)] == ["queued", "queued"]
-    library.queue.run_pending()
+    library.queue.start()
+    deadline = time.monotonic() + 30
+    while any(job.open for job in library.queue.jobs(owner=ME)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert [job.state for job in library.queue.jobs(owner=ME)] == ["done", "done"]
     assert {document.source for document in library.store.documents()} == {"one.pdf", "two.pdf"}
     library.close()

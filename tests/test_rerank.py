@@ -94,7 +94,12 @@ def test_logits_are_those_of_the_library_in_float32() -> None:
     model = CrossEncoder(str(bundled_minilm()), num_labels=1, device="cpu", local_files_only=True)
     merge_adapter(model.model, BUNDLED_FOLDER / "adapter.safetensors")
     model.eval()
-    passages = ["Short.", "The pump needs oil every 500 hours. " * 20, "Short again.", "Another one of words."]
+    passages = [
+        "Short.",
+        "The pump needs oil every 500 hours. " * 20,
+        "Short again.",
+        "Another one of words.",
+    ]
     pairs = [("How often does the pump need oil?", passage) for passage in passages]
     expected = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     packed = PackedCrossEncoder(bundled_minilm() / "tokenizer.json", model.model, torch.float32)

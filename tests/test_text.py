@@ -27,7 +27,9 @@ def test_hostile_text_is_shown_letter_for_letter(text: str) -> None:
     assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
 
 
-@pytest.mark.parametrize("text", ["www.evil.example.pdf", "a :red[x]", "http://evil.example", "me@evil.example"])
+@pytest.mark.parametrize(
+    "text", ["www.evil.example.pdf", "a :red[x]", "http://evil.example", "me@evil.example"]
+)
 def test_what_streamlit_makes_live_is_code(text: str) -> None:
     (inline,) = [token for token in MarkdownIt("commonmark").parse(plain(text)) if token.type == "inline"]
     assert [(child.type, child.content.strip()) for child in inline.children or []] == [("code_inline", text)]

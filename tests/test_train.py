@@ -147,7 +147,7 @@ def test_loss_goes_down(pairs: t.Pairs, options: t.Options, tmp_path: Path) -> N
 def test_resuming_gives_the_same_as_not_being_interrupted(
     pairs: t.Pairs, options: t.Options, tmp_path: Path
 ) -> None:
-    class Unplugged(Exception):  # noqa: N818 - not an error of ours
+    class Unplugged(Exception):
         pass
 
     def unplug(line: str) -> None:
@@ -191,7 +191,8 @@ def test_the_adapter_written_is_the_adapter_loaded(tmp_path: Path) -> None:
     for name, tensor in {**base, **changed}.items():
         torch.testing.assert_close(loaded[name], tensor, atol=2e-3, rtol=2e-3)
 
-    model = BertForSequenceClassification.from_pretrained(str(bundled_minilm()), num_labels=1).eval()
+    model: Any = BertForSequenceClassification.from_pretrained(str(bundled_minilm()), num_labels=1)
+    model.eval()
     merge_adapter(model, path)
     words = t.Tokenized(
         bundled_minilm(), ["The otter sleeps.", "A much longer text about a heron and a lake."]

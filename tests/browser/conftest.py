@@ -48,7 +48,9 @@ def free_port() -> int:
 def start_app(data: Path, log: Path, **environ: str) -> App:
     """Start `second-look serve` and wait until it answers."""
     port = free_port()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI", "LLM", "QDRANT"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OPENAI", "LLM", "QDRANT"))
+    }
     with log.open("ab") as output:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("second-look"), "serve"],
