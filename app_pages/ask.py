@@ -66,7 +66,7 @@ def page() -> None:
 
 def _controls() -> Mode:
     st.title("Ask your documents", anchor=False)
-    mode = st.segmented_control(
+    return st.segmented_control(
         "Reranking",
         MODES,
         default="On",
@@ -75,7 +75,6 @@ def _controls() -> Mode:
         help="On: the answer rests on the chunks that the cross-encoder chose. Off: on the bi-encoder's first "
         "ones. Compare: both answers side by side, from one retrieval.",
     )
-    return mode or "On"
 
 
 def _invite() -> None:

@@ -178,7 +178,7 @@ class Sandbox:
             self._closed = True
             pool, self._pool = self._pool, None
         if pool:
-            pool.stop()
+            pool.stop()  # type: ignore[no-untyped-call]
             pool.join()
 
     def _run(self, function: Callable[..., Result], args: tuple[object, ...], seconds: float) -> Result:

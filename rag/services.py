@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ingest.sandbox import Sandbox
-
 from ingest.chunk import CHUNKER, Chunker
 from ingest.embed import Embedder, identify, load_embedder
 from ingest.errors import BadRequest, ModelUnavailable, RerankFailed
 from ingest.originals import Originals
 from ingest.pipeline import Tools
 from ingest.queue import UploadQueue
+from ingest.sandbox import Sandbox
 from ingest.store import LOCAL_OWNER, Recipe, Store, Stored
 from ingest.types import Document
 from rag.answer import Answerer, make_answerer

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from tokenizers import Tokenizer
 
@@ -46,7 +48,7 @@ def test_no_chunk_has_more_tokens_than_the_bi_encoder_reads(chunker: Chunker) ->
 def test_chunks_end_at_sentence_ends_and_overlap_by_a_sentence(chunker: Chunker) -> None:
     chunks = chunker.chunks([Page(1, sentences(60))], doc_id="d", source="s", title="")
     assert all(chunk.text.rstrip().endswith(".") for chunk in chunks)
-    for before, after in zip(chunks, chunks[1:], strict=False):
+    for before, after in itertools.pairwise(chunks):
         assert after.start < before.end
         assert tokens(before.text[after.start - before.start :]) <= 32
 
@@ -64,7 +66,10 @@ def test_pages_without_words_give_no_chunks(chunker: Chunker) -> None:
 
 
 def test_line_ends_inside_a_paragraph_are_not_places_to_cut() -> None:
-    text = "This line of a paragraph is long and goes\r\non in the next line, which is long also\r\nand ends.\r\nTable 1 2"
+    text = (
+        "This line of a paragraph is long and goes\r\non in the next line, which is long also\r\n"
+        "and ends.\r\nTable 1 2"
+    )
     joined = unwrap(text)
     assert len(joined) == len(text)
     assert "goes  on in" in joined

@@ -52,7 +52,7 @@ def ask(page: AppTest, question: str = QUESTION) -> AppTest:
 
 def words(page: AppTest) -> str:
     kinds = ("markdown", "caption", "text", "subheader", "warning", "error", "info")
-    return "\n".join(str(element.value) for kind in kinds for element in page.get(kind))
+    return "\n".join(str(getattr(element, "value", "")) for kind in kinds for element in page.get(kind))
 
 
 def cards(page: AppTest) -> list[str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from rag.rerank import (
     BUNDLED_FOLDER,
     Calibration,
     PackedCrossEncoder,
+    PairScores,
     Reranker,
     load_adapter,
     load_reranker,
@@ -72,14 +74,13 @@ def test_the_probability_is_a_sigmoid(score: float, expected: float) -> None:
     assert Calibration().probability(score) == pytest.approx(expected)
 
 
-def test_a_model_that_prefers_the_irrelevant_passage_is_refused() -> None:
-    class Backwards(LengthModel):
-        def logits(self, question, passages):  # type: ignore[no-untyped-def]
-            scores = super().logits(question, passages)
-            return type(scores)(-scores.logits * 0, scores.truncated)
+def test_a_model_that_cannot_tell_passages_apart_is_refused() -> None:
+    class Coin(LengthModel):
+        def logits(self, question: str, passages: Sequence[str]) -> PairScores:
+            return PairScores(np.zeros(len(passages), np.float32), (False,) * len(passages))
 
     with pytest.raises(ModelUnavailable, match="self-test"):
-        self_test(Reranker("coin", Backwards(), 0, Calibration()))
+        self_test(Reranker("coin", Coin(), 0, Calibration()))
 
 
 def test_the_bundled_reranker_prefers_the_answer(reranker: Reranker) -> None:
@@ -142,15 +143,15 @@ def test_a_model_without_one_output_is_no_reranker(tmp_path: Path) -> None:
 
 
 def test_a_merged_adapter_adds_the_low_rank_product(tmp_path: Path) -> None:
-    layer = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2)})
-    before = layer["a"].weight.detach().clone()
+    linear = torch.nn.Linear(2, 2)
+    before = linear.weight.detach().clone()
     tensors = {
         "a.lora_A": torch.tensor([[1.0, 2.0]]),
         "a.lora_B": torch.tensor([[3.0], [4.0]]),
         "a.bias": torch.tensor([7.0, 8.0]),
     }
     save_file(tensors, tmp_path / "a.safetensors")
-    merge_adapter(layer, tmp_path / "a.safetensors")
-    added = layer["a"].weight.detach() - before
+    merge_adapter(torch.nn.ModuleDict({"a": linear}), tmp_path / "a.safetensors")
+    added = linear.weight.detach() - before
     torch.testing.assert_close(added, torch.tensor([[3.0, 6.0], [4.0, 8.0]]))
-    assert layer["a"].bias.tolist() == [7.0, 8.0]
+    assert linear.bias.tolist() == [7.0, 8.0]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
@@ -128,7 +128,7 @@ def visit(browser: Browser) -> Iterator[Callable[[App], Visit]]:
             page.set_default_timeout(30_000)
             visited = Visit(page, [], [])
 
-            def guard(route):  # type: ignore[no-untyped-def]
+            def guard(route: Route) -> None:
                 if route.request.url.startswith((app.url, "data:", "blob:")):
                     route.continue_()
                 else:

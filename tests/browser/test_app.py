@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.browser.conftest import App, Visit
 from tests.fake_llm import FakeLlm, fail, say
@@ -24,7 +24,7 @@ QUESTION = "How often does the pump need oil?"
 
 def upload(page: Page, *files: tuple[str, bytes]) -> None:
     page.locator('input[type="file"]').set_input_files(
-        [{"name": name, "mimeType": "application/pdf", "buffer": data} for name, data in files]
+        [FilePayload(name=name, mimeType="application/pdf", buffer=data) for name, data in files]
     )
 
 
