@@ -37,15 +37,15 @@ clean:  ## Remove the virtual environment and caches; the library in data/ stays
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Installing into $(VENV) (once; PyTorch first) ..."
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Second Look needs Python 3.11 or newer")'
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(PIP) -r requirements.lock
-	$(PIP) --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Second Look needs Python 3.11 or newer")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	@$(PIP) -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.lock
-	$(PIP) -r requirements-dev.lock
+	@$(PIP) -r requirements-dev.lock
 	@touch $@
 
 $(VENV)/.reranker-asked: $(VENV)/.installed

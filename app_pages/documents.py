@@ -146,7 +146,8 @@ def _library(services: Services) -> None:
         return
     pages = sum(document.pages for document in documents)
     chunks = sum(document.chunks for document in documents)
-    st.subheader(f"Library: {len(documents)} documents, {pages:,} pages, {chunks:,} chunks", anchor=False)
+    count = "1 document" if len(documents) == 1 else f"{len(documents):,} documents"
+    st.subheader(f"Library: {count}, {pages:,} pages, {chunks:,} chunks", anchor=False)
     if len(documents) > PAGE_ROWS:
         documents = _filtered(documents)
     for document in documents[:PAGE_ROWS]:

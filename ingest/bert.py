@@ -29,6 +29,7 @@ ALIGNMENT = 32
 
 COMPUTE = threading.Lock()
 """Held for one batch of a library model. Two of them at once are slower than one after the other, by far."""
+_STARTING = threading.Lock()
 
 
 class Tokens(Protocol):
@@ -205,7 +206,8 @@ def spread(compute: Callable[[list[int]], T], lengths: Sequence[int]) -> Iterato
 
     Few batches wait in line at a time, so that a question asked while a document is embedded gets its turn.
     """
-    threads, pool = _threads()
+    with _STARTING:
+        threads, pool = _threads()
     tokens = max(1, min(BATCH_TOKENS, sum(lengths) // (4 * threads)))
     todo = iter(list(batches(lengths, tokens=tokens))[::-1])  # the longest first: they would end last
     running: dict[Future[T], list[int]] = {}

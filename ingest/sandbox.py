@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as TimedOut
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -241,5 +242,6 @@ def _limit_memory(memory_mb: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     wanted = memory_mb * 2**20
     limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with suppress(ValueError):  # macOS refuses a limit of address space: its workers have none
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -149,7 +149,7 @@ def test_the_documents_page_lists_the_library(library: Services) -> None:
     shown = words(open_page("documents.py")).replace("\\", "")
     assert "**pump.pdf**" in shown
     assert "3 pages" in shown
-    assert "Library: 1 documents" in shown
+    assert "Library: 1 document" in shown
 
 
 def test_a_refused_upload_is_told_with_its_reason(services: Services) -> None:

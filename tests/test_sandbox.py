@@ -20,10 +20,11 @@ from ingest.errors import PdfRefused
 from ingest.pdf import Section, inspect, read_outline, reread_pages
 from ingest.sandbox import Pages, Sandbox, read_document
 from ingest.types import Page
-from tests.pdfs import encrypted_pdf, mixed_pdf, scanned_pdf, text_pdf
+from tests.conftest import SHARED
+from tests.pdfs import encrypted_pdf, mixed_pdf, rootless_pdf, scanned_pdf, text_pdf, unseen_pdf
 
 ROOT = Path(__file__).parents[1]
-HOSTILE = Path(__file__).parents[2] / "shared/data/hostile-dev"
+HOSTILE = SHARED / "data" / "hostile-dev"
 
 
 @pytest.fixture(scope="module")
@@ -169,19 +170,13 @@ def test_what_a_function_prints_is_no_answer(sandbox: Sandbox, capfd: pytest.Cap
     assert capfd.readouterr().out == ""
 
 
-def test_workers_load_the_parsers_and_nothing_else_that_is_heavy(sandbox: Sandbox) -> None:
-    loaded = sandbox.call(eval, "sorted(__import__('sys').modules)")
-    assert {"ingest.pdf", "pypdf", "pypdfium2"} <= set(loaded)
-    assert not {"torch", "transformers", "streamlit", "numpy", "openai", "rag"} & set(loaded)
-
-
 def test_workers_do_not_see_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     with Sandbox() as sandbox:
         assert "sk-secret" not in sandbox.call(eval, "str(__import__('os').environ)")
 
 
-def test_workers_never_run_the_page_that_is_the_main_script(tmp_path: Path) -> None:
+def test_workers_load_the_parsers_and_nothing_heavy_and_never_run_the_main_page(tmp_path: Path) -> None:
     # as Streamlit does for each run of a page, and with the guard that our pages end with
     done = run_script(
         "import os, sys, types\n"
@@ -189,11 +184,12 @@ def test_workers_never_run_the_page_that_is_the_main_script(tmp_path: Path) -> N
         "if __name__ == '__main__':\n"
         "    main = sys.modules['__main__'] = types.ModuleType('__main__')\n"
         f"    main.__file__ = {str(ROOT / 'app_pages' / 'main.py')!r}\n"
+        "    names = {'pypdf', 'pypdfium2', 'torch', 'transformers', 'streamlit', 'numpy', 'openai', 'rag'}\n"
         "    with Sandbox() as sandbox:\n"
-        "        print('streamlit' in sandbox.call(eval, \"list(__import__('sys').modules)\"))\n",
+        "        print(sorted(names & set(sandbox.call(eval, \"list(__import__('sys').modules)\"))))\n",
         tmp_path,
     )
-    assert (done.stdout, done.stderr) == ("False\n", "")
+    assert (done.stdout, done.stderr) == ("['pypdf', 'pypdfium2']\n", "")
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
@@ -238,6 +234,24 @@ def test_a_document_is_read_slice_by_slice_with_progress(sandbox: Sandbox, tmp_p
         (),
     )
     assert progress == [(0, 60), (25, 60), (50, 60), (60, 60)]
+
+
+def test_pages_where_pdfium_finds_no_text_are_read_by_the_second_parser(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.pdf"
+    path.write_bytes(unseen_pdf([["one"], ["two"], ["three"]], unseen={2}))
+    read = read_document(sandbox, path, "", max_pages=9)
+    assert read.pages == (Page(1, "one"), Page(2, "two \n"), Page(3, "three"))
+    assert read.warnings == ()
+
+
+def test_a_document_that_pdfium_cannot_open_is_read_by_the_second_parser(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.pdf"
+    path.write_bytes(rootless_pdf([["one"], ["two"]]))
+    assert read_document(sandbox, path, "", max_pages=9).pages == (Page(1, "one\n"), Page(2, "two\n"))
 
 
 def test_a_document_with_too_many_pages_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ STYLE = """
   .block-container h1 { font-size: 1.9rem; padding: .2rem 0 .4rem; }
   .block-container h3 { font-size: 1.2rem; }
   [class*="st-key-card-"] { scroll-margin-top: 5rem; gap: .5rem; }
-  [class*="st-key-card-"] [data-testid="stHeading"] h3 { margin-bottom: 0; }
-  [class*="st-key-card-"] [data-testid="stCaptionContainer"] { margin: 0; }
+  [class*="st-key-card-"] [data-testid="stHeading"] > div { margin-bottom: 0; }
   [class*="st-key-card-"] h3 {
     font-size: 1rem; padding: 0; line-height: 1.4; overflow-wrap: anywhere; scroll-margin-top: 6rem;
   }

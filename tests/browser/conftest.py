@@ -94,8 +94,9 @@ def run_app(tmp_path: Path) -> Iterator[Callable[..., App]]:
         yield run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium; not for the whole session, because its event loop would run on beside other tests."""
     if not Path(CHROMIUM).exists():
         message = f"there is no Chromium at {CHROMIUM}; install it or name it in CHROMIUM"
         if os.environ.get("CI"):
