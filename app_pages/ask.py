@@ -48,18 +48,18 @@ def page() -> None:
         if not services.store.count(owner=LOCAL_OWNER):
             _invite()
             return
-        for turn in turns[:-1]:
-            _show_turn(turn, tuple(turn.answers), services)
-        asked = st.chat_input("Ask your documents", max_chars=MAX_QUESTION_CHARS)
+        # inside a container, or it would stick to the bottom and keep the page scrolled past the answer
+        asked = st.container().chat_input("Ask a question", max_chars=MAX_QUESTION_CHARS)
         if asked:
-            turn = Turn(len(turns) + 1, asked, _rank(asked, services, reranking=mode != "Off"))
-            if turns:
-                _show_turn(turns[-1], tuple(turns[-1].answers), services)
-            turns.append(turn)
-        if turns:
-            _show_latest(turns[-1], mode, services)
-        else:
+            turns.append(Turn(len(turns) + 1, asked, _rank(asked, services, reranking=mode != "Off")))
+        if not turns:
             _explain()
+            return
+        _show_latest(turns[-1], mode, services)
+        if turns[:-1]:
+            st.subheader("Earlier questions", anchor=False, divider="gray")
+        for turn in reversed(turns[:-1]):
+            _show_turn(turn, tuple(turn.answers), services)
     except UserError as error:
         st.error(plain(str(error), limit=1000), icon=":material/error:")
 
@@ -84,7 +84,7 @@ def _invite() -> None:
 
 def _explain() -> None:
     st.markdown(
-        "Type a question below. A **bi-encoder** finds the 50 nearest passages; a **cross-encoder** then reads "
+        "Type a question above. A **bi-encoder** finds the 50 nearest passages; a **cross-encoder** then reads "
         "your question together with each of them and keeps the best 5. You see both orders."
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +42,18 @@ def ask(page: Page, question: str = QUESTION) -> None:
 
 def cards(page: Page, column: str) -> list[str]:
     return page.locator(f'[class*="st-key-card-"] h3[id*="-{column}-"]').all_inner_texts()
+
+
+def finished_uploads(app: App) -> dict[str, tuple[str, str]]:
+    """Each upload's state and message by file name, once nothing is in work any more."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{app.url}/api/uploads", timeout=30) as answer:
+            jobs = json.load(answer)
+        if all(job["state"] not in ("queued", "reading", "embedding") for job in jobs):
+            break
+        time.sleep(0.5)
+    return {job["source"]: (job["state"], job["message"]) for job in jobs}
 
 
 def switch(page: Page, mode: str) -> None:
@@ -152,7 +166,11 @@ def test_ingest_goes_on_when_the_tab_is_closed_and_after_a_kill(
 
     again = run_app(data=app.data)
     page = visit(again, path="/documents").page
-    expect(page.get_by_text("Library: 2 documents")).to_be_visible(timeout=90_000)
+    states = finished_uploads(again)
+    assert {name: state for name, (state, _) in states.items()} == {"long.pdf": "done", "pump.pdf": "done"}, (
+        states
+    )
+    expect(page.get_by_text("Library: 2 documents")).to_be_visible(timeout=30_000)
 
 
 def test_an_llm_streams_its_answer_and_its_failure_keeps_the_sources(
