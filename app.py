@@ -45,7 +45,11 @@ app = st.App(
 def run() -> None:
     """Serve until interrupted. Raises IndexLocked, IndexMismatch, StoreUnavailable before anything starts."""
     _ = shared_services().store
-    reach = "this machine only" if SETTINGS.host in LOOPBACK else "anyone who reaches this address, without a login"
+    reach = (
+        "this machine only"
+        if SETTINGS.host in LOOPBACK
+        else "anyone who reaches this address, without a login"
+    )
     print(f"Second Look is at http://{SETTINGS.host}:{SETTINGS.port} ({reach}). Ctrl-C stops it.")  # noqa: T201
     app.run(
         config=_streamlit_config()

@@ -46,7 +46,9 @@ def manual(model: str, hours: int, litres: float, grade: int) -> bytes:
             f"The warranty of the {model} lasts 24 months. It ends when the oil was not changed in time.",
         ],
     ]
-    return text_pdf(pages, title=f"Pump {model} manual", outline=[(n + 1, page[0]) for n, page in enumerate(pages)])
+    return text_pdf(
+        pages, title=f"Pump {model} manual", outline=[(n + 1, page[0]) for n, page in enumerate(pages)]
+    )
 
 
 MANUALS = {
