@@ -50,7 +50,7 @@ def run() -> None:
         if SETTINGS.host in LOOPBACK
         else "anyone who reaches this address, without a login"
     )
-    print(f"Second Look is at http://{SETTINGS.host}:{SETTINGS.port} ({reach}). Ctrl-C stops it.")  # noqa: T201
+    print(f"Second Look is at http://{SETTINGS.host}:{SETTINGS.port} ({reach}). Ctrl-C stops it.")
     app.run(
         config=_streamlit_config()
         | {

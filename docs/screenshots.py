@@ -27,7 +27,7 @@ def manual(model: str, hours: int, litres: float, grade: int) -> bytes:
         [
             "Lubrication",
             f"Change the oil every {hours} hours of work, or once a year, whichever comes first.",
-            f"The gear box holds {litres} litres of oil of grade {grade}. Let the oil cool down before you drain it.",
+            f"The gear box holds {litres} litres of oil of grade {grade}. Let it cool down before you drain it.",
             "Collect the old oil and hand it in where used oil is taken.",
         ],
         [
