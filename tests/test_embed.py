@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
 from ingest.bert import PackedBert, batches
-from ingest.embed import Embedder, PackedEmbedder, identify, unit_rows
+from ingest.embed import Embedder, LibraryEmbedder, PackedEmbedder, identify, load_embedder, unit_rows
 from ingest.errors import ModelUnavailable
 from ingest.weights import bundled_minilm, check_sha256, find_model
 
@@ -71,8 +73,8 @@ def test_a_row_of_zeros_stays_zero() -> None:
     assert unit_rows(np.zeros((1, 3), np.float32)).tolist() == [[0, 0, 0]]
 
 
-def test_altered_weights_are_refused(tmp_path: pytest.TempPathFactory) -> None:
-    path = tmp_path / "model.safetensors"  # type: ignore[operator]
+def test_altered_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
     path.write_bytes(b"not the weights")
     with pytest.raises(ModelUnavailable, match="altered"):
         check_sha256(path, "0" * 64)
@@ -81,3 +83,19 @@ def test_altered_weights_are_refused(tmp_path: pytest.TempPathFactory) -> None:
 def test_a_missing_model_is_named() -> None:
     with pytest.raises(ModelUnavailable, match="no/such-model"):
         find_model("no/such-model")
+
+
+def test_the_librarys_way_gives_the_same_vectors(library_model: SentenceTransformer) -> None:
+    library = LibraryEmbedder(identify(), library_model, torch.device("cpu"), torch.float32)
+    packed = PackedEmbedder(identify(), library_model, torch.float32)
+    np.testing.assert_allclose(library.embed(TEXTS), packed.embed(TEXTS), atol=2e-6)
+
+
+def test_a_bi_encoder_in_a_folder_is_told_by_its_weights(
+    library_model: SentenceTransformer, tmp_path: Path
+) -> None:
+    library_model.save_pretrained(str(tmp_path / "mine"))
+    identity = identify(str(tmp_path / "mine"))
+    assert identity.dimension == 384
+    assert identity.id.startswith(f"{tmp_path / 'mine'}@")
+    assert load_embedder(identity).embed(["one"]).shape == (1, 384)

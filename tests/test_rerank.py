@@ -16,6 +16,7 @@ from ingest.weights import bundled_minilm
 from rag.rerank import (
     BUNDLED_FOLDER,
     Calibration,
+    LibraryCrossEncoder,
     PackedCrossEncoder,
     PairScores,
     Reranker,
@@ -155,3 +156,35 @@ def test_a_merged_adapter_adds_the_low_rank_product(tmp_path: Path) -> None:
     added = linear.weight.detach() - before
     torch.testing.assert_close(added, torch.tensor([[3.0, 6.0], [4.0, 8.0]]))
     assert linear.bias.tolist() == [7.0, 8.0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cross-encoder saved as a folder of its own, as people download or train them."""
+    model = CrossEncoder(str(bundled_minilm()), num_labels=1, device="cpu", local_files_only=True)
+    merge_adapter(model.model, BUNDLED_FOLDER / "adapter.safetensors")
+    saved = tmp_path_factory.mktemp("rerankers") / "mine"
+    model.save_pretrained(str(saved))
+    return saved
+
+
+def test_a_folder_with_a_cross_encoder_is_a_reranker_without_a_cosine_term(folder: Path) -> None:
+    mine = load_reranker(str(folder))
+    assert (mine.name, mine.cosine_weight, mine.calibration.threshold) == (str(folder), 0.0, None)
+    hits = [Hit(a_chunk("Preheat the oven."), 0.9, 1), Hit(a_chunk("Oil the pump daily.", start=1), 0.1, 2)]
+    best = rerank("How often is the pump oiled?", hits, mine)[0]
+    assert best.hit.rank == 2
+    assert [part.name for part in best.parts] == ["cross-encoder logit"]
+
+
+def test_the_librarys_way_gives_the_same_logits_and_says_what_it_cut(folder: Path) -> None:
+    model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    library = LibraryCrossEncoder(model, torch.device("cpu"), torch.float32)
+    packed = PackedCrossEncoder(folder / "tokenizer.json", model.model, torch.float32)
+    passages = ["Oil the pump daily.", "Preheat the oven to 200 degrees before you bake."]
+    question = "How often is the pump oiled?"
+    np.testing.assert_allclose(
+        library.logits(question, passages).logits, packed.logits(question, passages).logits, atol=2e-4
+    )
+    assert library.logits(question, ["short", "word " * 900]).truncated == (False, True)
+    assert library.logits(question, []).logits.shape == (0,)
