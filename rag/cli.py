@@ -128,14 +128,7 @@ def search(
     from rag.settings import read_settings
 
     with opened(read_settings()) as services:
-        ranking = rank(
-            question,
-            services.stages,
-            depth=depth,
-            sources=sources,
-            reranking=not no_rerank,
-            owner=_owner(),
-        )
+        ranking = rank(question, services.stages, depth=depth, sources=sources, reranking=not no_rerank)
     if as_json:
         _print_json(ranking_data(ranking))
         return
@@ -172,14 +165,7 @@ def ask(
     from rag.settings import read_settings
 
     with opened(read_settings()) as services:
-        ranking = rank(
-            question,
-            services.stages,
-            depth=depth,
-            sources=sources,
-            reranking=not no_rerank,
-            owner=_owner(),
-        )
+        ranking = rank(question, services.stages, depth=depth, sources=sources, reranking=not no_rerank)
         answered = answer(ranking, services.answerer, reranked=not no_rerank)
     if as_json:
         _print_json({**ranking_data(ranking), "answer": answered_data(answered)})

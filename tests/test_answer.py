@@ -6,17 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from ingest.types import Chunk
-from rag.answer import (
-    INSTRUCTIONS,
-    LONGEST_QUOTE,
-    MOST_QUOTES,
-    NO_SOURCES,
-    ExtractiveAnswerer,
-    make_answerer,
-    make_messages,
-    split_sentences,
-)
+from rag.answer import INSTRUCTIONS, make_answerer, make_messages
 from rag.citations import check, safe_markdown
+from rag.quotes import LONGEST_QUOTE, MOST_QUOTES, NO_SOURCES, ExtractiveAnswerer, split_sentences
 from rag.settings import Settings
 
 

@@ -13,7 +13,8 @@ import pytest
 from ingest.errors import AnswerFailed, BadRequest
 from ingest.types import Chunk
 from rag import answer
-from rag.answer import INSTRUCTIONS, NO_SOURCES, ChatAnswerer, make_answerer
+from rag.answer import INSTRUCTIONS, ChatAnswerer, make_answerer
+from rag.quotes import NO_SOURCES
 from rag.settings import Settings
 from tests.fake_llm import FakeLlm, Reply, cut, delta, events, fail, fail_with, hang, raw, say
 

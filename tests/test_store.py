@@ -22,8 +22,9 @@ import pytest
 from qdrant_client import QdrantClient
 
 from ingest.errors import IndexLocked, IndexMismatch, StoreUnavailable
-from ingest.store import BATCH, Point, PointStore, Recipe, Store, Stored, Where, document_payload, point_id
+from ingest.store import Recipe, Store, Stored, document_payload, point_id
 from ingest.store.edge import EdgeStore, open_edge_store
+from ingest.store.points import BATCH, Point, PointStore, Where
 from ingest.store.server import ServerStore, open_server_store
 from ingest.types import Chunk, Document
 

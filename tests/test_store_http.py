@@ -18,7 +18,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from ingest.errors import IndexMismatch, StoreUnavailable
-from ingest.store import BATCH, Recipe
+from ingest.store import Recipe
+from ingest.store.points import BATCH
 from ingest.store.server import ServerStore, open_server_store
 from ingest.types import Chunk, Document
 

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import qdrant_edge as edge
 
 from ingest.errors import IndexLocked, StoreUnavailable
-from ingest.store import BATCH, BM25, DENSE, INDEXED_FIELDS, Point, PointStore, Recipe, Where
+from ingest.store import BM25, DENSE, INDEXED_FIELDS, Recipe
+from ingest.store.points import BATCH, Point, PointStore, Where
 
 _PAGE = 1000
 _NEVER = 10**9

@@ -26,7 +26,8 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from ingest.errors import StoreUnavailable
-from ingest.store import BATCH, BM25, DENSE, INDEXED_FIELDS, Point, PointStore, Recipe, Where
+from ingest.store import BM25, DENSE, INDEXED_FIELDS, Recipe
+from ingest.store.points import BATCH, Point, PointStore, Where
 
 _PAGE = 1000
 _EXACT_UP_TO = 100_000
