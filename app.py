@@ -29,9 +29,12 @@ async def lifespan(_: st.App) -> AsyncIterator[None]:
     """Resume the upload queue and load the models while the first page is already shown."""
     services = shared_services()
     services.queue.start()
-    threading.Thread(target=services.warm_up, name="warm-up", daemon=True).start()
+    warm_up = threading.Thread(target=services.warm_up, name="warm-up", daemon=True)
+    warm_up.start()
     yield
     services.close()
+    # an interpreter that ends in the middle of loading a model aborts
+    warm_up.join(timeout=30)
 
 
 app = st.App(

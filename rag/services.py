@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from ingest.chunk import CHUNKER, Chunker
 from ingest.embed import Embedder, identify, load_embedder
-from ingest.errors import BadRequest, ModelUnavailable, RerankFailed
+from ingest.errors import BadRequest, ModelUnavailable, RerankFailed, UserError
 from ingest.originals import Originals
 from ingest.pipeline import Tools
 from ingest.queue import UploadQueue
@@ -152,7 +152,10 @@ class Services:
 
     def warm_up(self) -> None:
         """Load everything now; what cannot be loaded is reported at its first use."""
-        _ = self.stages, self.answerer
+        try:
+            _ = self.stages, self.answerer
+        except UserError as error:
+            log.warning("%s", error)
 
     def delete(self, doc_id: str, *, owner: str = LOCAL_OWNER) -> Deleted:
         """Take a document out of the index and its PDF off the disk, so that `undo` can bring both back.
