@@ -64,8 +64,6 @@ def _queue(services: Services) -> None:
 
 def _show_queue(services: Services, was_busy: bool) -> None:
     jobs = services.queue.jobs(owner=LOCAL_OWNER)
-    if was_busy and not any(job.open for job in jobs):
-        st.rerun()  # the library below has grown, and nothing is left to watch
     with st.container(border=True, key="queue"):
         open_jobs = sum(job.open for job in jobs)
         title, button = st.columns([4, 1], vertical_alignment="center")
@@ -77,6 +75,9 @@ def _show_queue(services: Services, was_busy: bool) -> None:
             st.rerun()
         for job in jobs:
             _show_job(job, services)
+    if was_busy and not any(job.open for job in jobs):
+        # the library below has grown, and nothing is left to watch; last, or a click that came with this run is lost
+        st.rerun()
 
 
 def _show_job(job: Job, services: Services) -> None:
