@@ -76,7 +76,7 @@ def _show_queue(services: Services, was_busy: bool) -> None:
         for job in jobs:
             _show_job(job, services)
     if was_busy and not any(job.open for job in jobs):
-        # the library below has grown, and nothing is left to watch; last, or a click that came with this run is lost
+        # the library below has grown; at the end, or a click that came with this run would be lost
         st.rerun()
 
 
