@@ -23,7 +23,6 @@ PdfProblem = Literal[
     "damaged",
     "password",
     "no_text",
-    "too_large",
     "too_many_pages",
     "crashed",
     "timed_out",

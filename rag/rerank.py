@@ -258,9 +258,15 @@ def load_adapter(folder: Path) -> Reranker:
             float(card["calibration"]["scale"]), float(card["calibration"]["offset"]), card["threshold"]
         )
         cosine_weight = float(card["score"]["cosine"])
+        bm25_weight = float(card["score"].get("bm25", 0.0))
         name = str(card["name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnavailable(f"The reranker in {folder.name}/ cannot be read: {error!r}.") from error
+    if bm25_weight:
+        raise ModelUnavailable(
+            f"The reranker {name} was made for a score with a BM25 term, which is not computed here: ranking "
+            "without it would be another reranker. Train it with --bm25 0."
+        )
     return Reranker(name, _load_model(bundled_minilm(), adapter=weights), cosine_weight, calibration)
 
 

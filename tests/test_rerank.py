@@ -127,6 +127,15 @@ def test_an_altered_adapter_is_refused(tmp_path: Path) -> None:
         load_adapter(tmp_path / "r")
 
 
+def test_an_adapter_made_for_a_score_that_is_not_computed_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED_FOLDER, tmp_path / "r")
+    card = json.loads((tmp_path / "r" / "reranker.json").read_text())
+    card["score"]["bm25"] = 0.4
+    (tmp_path / "r" / "reranker.json").write_text(json.dumps(card))
+    with pytest.raises(ModelUnavailable, match="BM25"):
+        load_adapter(tmp_path / "r")
+
+
 def test_a_broken_card_is_refused(tmp_path: Path) -> None:
     (tmp_path / "reranker.json").write_text(json.dumps({"name": "x"}))
     with pytest.raises(ModelUnavailable, match="cannot be read"):
