@@ -230,10 +230,22 @@ def _threads() -> tuple[int, ThreadPoolExecutor]:
     import torch
 
     count = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, "compute", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(count, "compute", initializer=_compute_alone)
     started = threading.Barrier(count + 1)
     for _ in range(count):
         pool.submit(started.wait)
     started.wait()
     torch.set_num_threads(count)  # what one thread sets is also the default of later ones
     return count, pool
+
+
+def _compute_alone() -> None:
+    """Let PyTorch use one thread for what this thread computes.
+
+    A thread takes the process's default at its first operation, whatever was set before: asking for the number
+    is such an operation.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    torch.get_num_threads()

@@ -45,6 +45,9 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str], *, on_progress: Progress | None = None) -> Vectors:
         """(len(texts), dimension) float32, unit rows, in the order given; no texts give (0, dimension)."""
 
+    def reads_whole(self, text: str) -> bool:
+        """False where the text is longer than the model reads, so that its end has no part in the vector."""
+
 
 class PackedEmbedder:
     """all-MiniLM-L6-v2 or any other BERT bi-encoder with mean pooling, computed without padding."""
@@ -85,6 +88,11 @@ class PackedEmbedder:
                 on_progress(done, len(texts))
         return unit_rows(vectors)
 
+    def reads_whole(self, text: str) -> bool:
+        """See `Embedder.reads_whole`."""
+        with self._tokenizing:
+            return not self._tokenizer.encode(text).overflowing
+
 
 class LibraryEmbedder:
     """Any sentence-transformers bi-encoder, run by the library; the way for GPUs and other architectures."""
@@ -110,6 +118,12 @@ class LibraryEmbedder:
             if on_progress:
                 on_progress(min(start + step, len(texts)), len(texts))
         return unit_rows(vectors)
+
+    def reads_whole(self, text: str) -> bool:
+        """See `Embedder.reads_whole`."""
+        with COMPUTE:
+            ids = self._model.tokenizer(text, truncation=False, verbose=False)["input_ids"]
+        return len(ids) <= (self._model.max_seq_length or len(ids))
 
 
 @dataclass(frozen=True, slots=True)

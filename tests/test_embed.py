@@ -7,7 +7,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from ingest.bert import PackedBert, batches
+from ingest.bert import PackedBert, batches, spread
 from ingest.embed import Embedder, LibraryEmbedder, PackedEmbedder, identify, load_embedder, unit_rows
 from ingest.errors import ModelUnavailable
 from ingest.weights import bundled_minilm, check_sha256, find_model
@@ -99,3 +99,20 @@ def test_a_bi_encoder_in_a_folder_is_told_by_its_weights(
     assert identity.dimension == 384
     assert identity.id.startswith(f"{tmp_path / 'mine'}@")
     assert load_embedder(identity).embed(["one"]).shape == (1, 384)
+
+
+def test_each_batch_is_computed_by_one_thread_and_the_process_keeps_its_number() -> None:
+    before = torch.get_num_threads()
+    done = list(spread(lambda batch: (len(batch), torch.get_num_threads()), [5, 9, 700, 800, 3]))
+    assert {threads for _, (_, threads) in done} == {1}
+    assert sum(count for _, (count, _) in done) == 5
+    assert torch.get_num_threads() == before
+
+
+def test_a_text_longer_than_the_model_reads_is_not_read_whole(
+    embedder: Embedder, library_model: SentenceTransformer
+) -> None:
+    library = LibraryEmbedder(identify(), library_model, torch.device("cpu"), torch.float32)
+    for each in (embedder, library):
+        assert each.reads_whole("word " * 254)  # 256 with the two special tokens
+        assert not each.reads_whole("word " * 255)
