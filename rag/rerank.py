@@ -25,7 +25,9 @@ from ingest.weights import (
     dtype_name,
     find_model,
     quiet_transformers,
+    sha256,
 )
+from rag.lexical import bm25
 from rag.types import Hit, Ranked, ScorePart
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 Scores = npt.NDArray[np.float32]
 
 BUNDLED = "bundled"
+CARD = "reranker.json"
 BUNDLED_FOLDER = Path(__file__).resolve().parents[1] / "models" / "reranker"
 MAX_TOKENS = 512
 QUESTION_TOKENS = 128
@@ -88,27 +91,41 @@ class CrossEncoderModel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reranker:
-    """A cross-encoder, the weight of the cosine in its score, and what the score means.
+class Scored:
+    """One score a passage and its summands, each (n,) float32: `total` = logits + cosines + words.
 
-    score = logit + cosine_weight * cosine: a model trained on that sum learns what the cosine misses.
-    Ordinary cross-encoders have a cosine weight of 0.
+    `cosines` and `words` (BM25) are weighted already; `truncated` says which passages were not read whole.
+    """
+
+    total: Scores
+    logits: Scores
+    cosines: Scores
+    words: Scores
+    truncated: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reranker:
+    """A cross-encoder, the weights of what its score adds to the logit, and what the score means.
+
+    score = logit + cosine_weight * cosine + bm25_weight * BM25: a model trained on that sum learns what the two
+    others miss. Ordinary cross-encoders have weights of 0. `revision` is the SHA-256 of the weights file.
     """
 
     name: str
     model: CrossEncoderModel
     cosine_weight: float
     calibration: Calibration
+    bm25_weight: float = 0.0
+    revision: str = ""
 
     @property
     def device(self) -> str:
         """Where it runs, and in which number type."""
         return self.model.device
 
-    def score(
-        self, question: str, passages: Sequence[str], cosines: Sequence[float]
-    ) -> tuple[Scores, PairScores]:
-        """Scores that the order rests on, (n,) float32, and the cross-encoder's part of them.
+    def score(self, question: str, passages: Sequence[str], cosines: Sequence[float]) -> Scored:
+        """Scores that the order rests on, with their summands.
 
         Raises RerankFailed when the model breaks or gives a number that cannot be ranked.
         """
@@ -116,34 +133,49 @@ class Reranker:
             pairs = self.model.logits(question, passages)
         except (RuntimeError, ValueError, MemoryError) as error:
             raise RerankFailed(f"The reranker {self.name} failed: {str(error)[:200]}") from error
-        scores = pairs.logits + np.float32(self.cosine_weight) * np.asarray(cosines, np.float32)
-        if not np.isfinite(scores).all():
+        return self.combine(question, passages, cosines, pairs)
+
+    def combine(
+        self, question: str, passages: Sequence[str], cosines: Sequence[float], pairs: PairScores
+    ) -> Scored:
+        """Scores from logits that are known already.
+
+        How rare a word is, is counted among these passages: of fewer candidates the BM25 part is another.
+        Raises RerankFailed for a number that cannot be ranked.
+        """
+        weighted = np.float32(self.cosine_weight) * np.asarray(cosines, np.float32)
+        words = np.zeros(len(passages), np.float32)
+        if self.bm25_weight:
+            words = np.float32(self.bm25_weight) * bm25(question, passages)
+        total = pairs.logits + weighted + words
+        if not np.isfinite(total).all():
             raise RerankFailed(f"The reranker {self.name} gave a score that is not a number.")
-        return scores.astype(np.float32), pairs
+        return Scored(total, pairs.logits, weighted, words, pairs.truncated)
 
 
 def rerank(question: str, hits: Sequence[Hit], reranker: Reranker) -> tuple[Ranked, ...]:
     """All hits in the reranker's order; equal scores keep the bi-encoder's order. Raises RerankFailed."""
-    cosines = [hit.cosine for hit in hits]
-    scores, pairs = reranker.score(question, [hit.chunk.passage for hit in hits], cosines)
-    order = sorted(range(len(hits)), key=lambda position: (-scores[position], hits[position].rank))
+    scored = reranker.score(question, [hit.chunk.passage for hit in hits], [hit.cosine for hit in hits])
+    order = sorted(range(len(hits)), key=lambda position: (-scored.total[position], hits[position].rank))
     return tuple(
         Ranked(
             hit=hits[position],
-            logit=float(scores[position]),
-            probability=reranker.calibration.probability(float(scores[position])),
+            logit=float(scored.total[position]),
+            probability=reranker.calibration.probability(float(scored.total[position])),
             rank=rank,
-            parts=_parts(reranker, float(pairs.logits[position]), hits[position].cosine),
-            truncated=pairs.truncated[position],
+            parts=_parts(reranker, scored, position),
+            truncated=scored.truncated[position],
         )
         for rank, position in enumerate(order, start=1)
     )
 
 
-def _parts(reranker: Reranker, logit: float, cosine: float) -> tuple[ScorePart, ...]:
-    parts = [ScorePart("cross-encoder logit", logit)]
+def _parts(reranker: Reranker, scored: Scored, position: int) -> tuple[ScorePart, ...]:
+    parts = [ScorePart("cross-encoder logit", float(scored.logits[position]))]
     if reranker.cosine_weight:
-        parts.append(ScorePart(f"{reranker.cosine_weight:g} x cosine", reranker.cosine_weight * cosine))
+        parts.append(ScorePart(f"{reranker.cosine_weight:g} x cosine", float(scored.cosines[position])))
+    if reranker.bm25_weight:
+        parts.append(ScorePart(f"{reranker.bm25_weight:g} x BM25", float(scored.words[position])))
     return tuple(parts)
 
 
@@ -156,9 +188,12 @@ class _Pair:
 class PackedCrossEncoder:
     """A BERT cross-encoder with one output, computed without padding on a CPU."""
 
-    def __init__(self, tokenizer_file: Path, model: Any, dtype: torch.dtype) -> None:
+    def __init__(
+        self, tokenizer_file: Path, model: Any, dtype: torch.dtype, *, max_tokens: int = MAX_TOKENS
+    ) -> None:
         from tokenizers import Tokenizer
 
+        self._max_tokens = max_tokens
         self.device = f"cpu, {dtype_name(dtype)}"
         self._bert = PackedBert(model.bert, dtype)
         self._pooler = model.bert.pooler.dense.float()
@@ -193,7 +228,7 @@ class PackedCrossEncoder:
                 for encoding in self._tokenizer.encode_batch([question, *passages], add_special_tokens=False)
             )
         head = [self._start, *asked[:QUESTION_TOKENS], self._end]
-        room = MAX_TOKENS - len(head) - 1
+        room = self._max_tokens - len(head) - 1
         pairs = []
         for ids in read:
             tail = [*ids[:room], self._end]
@@ -228,30 +263,39 @@ class LibraryCrossEncoder:
         return PairScores(logits, tuple(length > limit for length in lengths))
 
 
-def load_reranker(name: str = "") -> Reranker:
+def load_reranker(
+    name: str = "", *, dtype: torch.dtype | None = None, max_tokens: int = MAX_TOKENS
+) -> Reranker:
     """The reranker of that name: a folder, a hub name in the local cache, or "bundled".
 
-    Without a name ms-marco-MiniLM-L-6-v2 where it is in the cache, else the bundled adapter.
+    A folder holds a whole cross-encoder, or an adapter with its `reranker.json`. Without a name
+    ms-marco-MiniLM-L-6-v2 where it is in the cache, else the bundled adapter. `dtype` and `max_tokens` (question
+    and passage together) are for measurements; by default the best number type of the machine, and 512.
     Raises ModelUnavailable, also when the model cannot tell a relevant passage from an irrelevant one.
     """
     if not name and cached(HUB_RERANKER):
         name = HUB_RERANKER
+    own = Path(name).expanduser() if name else BUNDLED_FOLDER
     if not name or name == BUNDLED:
-        reranker = load_adapter(BUNDLED_FOLDER)
+        reranker = load_adapter(BUNDLED_FOLDER, dtype=dtype, max_tokens=max_tokens)
+    elif (own / CARD).is_file():
+        reranker = load_adapter(own, dtype=dtype, max_tokens=max_tokens)
     else:
         folder = find_model(name)
-        reranker = Reranker(name, _load_model(folder), 0.0, Calibration())
+        model = _load_model(folder, dtype=dtype, max_tokens=max_tokens)
+        revision = sha256(folder / "model.safetensors")
+        reranker = Reranker(name, model, 0.0, Calibration(), revision=revision)
     self_test(reranker)
     return reranker
 
 
-def load_adapter(folder: Path) -> Reranker:
+def load_adapter(folder: Path, *, dtype: torch.dtype | None = None, max_tokens: int = MAX_TOKENS) -> Reranker:
     """A low-rank adapter on the bundled all-MiniLM-L6-v2, described by its `reranker.json`.
 
     Raises ModelUnavailable where a file is missing, altered, or made for other weights.
     """
     try:
-        card = json.loads((folder / "reranker.json").read_text(encoding="utf-8"))
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         weights = folder / "adapter.safetensors"
         check_sha256(weights, card["adapter_sha256"])
         calibration = Calibration(
@@ -260,25 +304,32 @@ def load_adapter(folder: Path) -> Reranker:
         cosine_weight = float(card["score"]["cosine"])
         bm25_weight = float(card["score"].get("bm25", 0.0))
         name = str(card["name"])
+        revision = str(card["adapter_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnavailable(f"The reranker in {folder.name}/ cannot be read: {error!r}.") from error
-    if bm25_weight:
-        raise ModelUnavailable(
-            f"The reranker {name} was made for a score with a BM25 term, which is not computed here: ranking "
-            "without it would be another reranker. Train it with --bm25 0."
-        )
-    return Reranker(name, _load_model(bundled_minilm(), adapter=weights), cosine_weight, calibration)
+    model = _load_model(bundled_minilm(), adapter=weights, dtype=dtype, max_tokens=max_tokens)
+    return Reranker(name, model, cosine_weight, calibration, bm25_weight, revision)
 
 
-def _load_model(folder: Path, *, adapter: Path | None = None) -> CrossEncoderModel:
+def _load_model(
+    folder: Path,
+    *,
+    adapter: Path | None = None,
+    dtype: torch.dtype | None = None,
+    max_tokens: int = MAX_TOKENS,
+) -> CrossEncoderModel:
     from sentence_transformers import CrossEncoder
 
     quiet_transformers()
     device = best_device()
-    dtype = best_dtype(device)
+    dtype = dtype or best_dtype(device)
     try:
         model = CrossEncoder(
-            str(folder), num_labels=1 if adapter else None, device=str(device), local_files_only=True
+            str(folder),
+            num_labels=1 if adapter else None,
+            device=str(device),
+            local_files_only=True,
+            max_length=None if max_tokens == MAX_TOKENS else max_tokens,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelUnavailable(f"{folder.name} is not a cross-encoder: {str(error)[:200]}") from error
@@ -290,7 +341,7 @@ def _load_model(folder: Path, *, adapter: Path | None = None) -> CrossEncoderMod
         merge_adapter(model.model, adapter)
     model.eval()
     if hasattr(model.model, "bert") and can_pack(model.model.bert, device):
-        return PackedCrossEncoder(folder / "tokenizer.json", model.model, dtype)
+        return PackedCrossEncoder(folder / "tokenizer.json", model.model, dtype, max_tokens=max_tokens)
     return LibraryCrossEncoder(model, device, dtype)
 
 

@@ -32,6 +32,9 @@ class WordEmbedder:
                 on_progress(row + 1, len(texts))
         return unit_rows(vectors)
 
+    def reads_whole(self, text: str) -> bool:
+        return len(text.split()) <= 100
+
 
 class LengthModel:
     """A cross-encoder that likes long passages: the logit is the passage's number of words."""
@@ -52,8 +55,12 @@ class BrokenModel:
         raise RuntimeError("out of memory")
 
 
-def length_reranker(*, cosine_weight: float = 0.0, threshold: float | None = None) -> Reranker:
-    return Reranker("word lengths", LengthModel(), cosine_weight, Calibration(threshold=threshold))
+def length_reranker(
+    *, cosine_weight: float = 0.0, bm25_weight: float = 0.0, threshold: float | None = None
+) -> Reranker:
+    return Reranker(
+        "word lengths", LengthModel(), cosine_weight, Calibration(threshold=threshold), bm25_weight
+    )
 
 
 def a_chunk(text: str, *, doc_id: str = "d" * 64, page: int = 1, start: int = 0, heading: str = "") -> Chunk:

@@ -13,6 +13,7 @@ from sentence_transformers import CrossEncoder
 
 from ingest.errors import ModelUnavailable, RerankFailed
 from ingest.weights import bundled_minilm
+from rag.lexical import bm25
 from rag.rerank import (
     BUNDLED_FOLDER,
     Calibration,
@@ -53,6 +54,22 @@ def test_the_score_is_the_logit_plus_the_weighted_cosine_and_its_parts_are_kept(
         ("cross-encoder logit", 3.0),
         ("10 x cosine", pytest.approx(8.0)),
     ]
+
+
+def test_bm25_is_a_part_of_the_score_where_it_has_a_weight() -> None:
+    best = rerank("plum", HITS, length_reranker(bm25_weight=0.5))[0]
+    assert best.hit.chunk.text == "plum plum plum"
+    words = float(bm25("plum", TEXTS)[3])
+    assert [(part.name, part.value) for part in best.parts] == [
+        ("cross-encoder logit", 3.0),
+        ("0.5 x BM25", pytest.approx(0.5 * words)),
+    ]
+    assert best.logit == pytest.approx(3 + 0.5 * words)
+
+
+def test_the_parts_of_a_score_add_up_to_it(reranker: Reranker) -> None:
+    for ranked in rerank("how many pears and plums?", HITS, reranker):
+        assert sum(part.value for part in ranked.parts) == pytest.approx(ranked.logit, abs=1e-4)
 
 
 def test_no_hits_give_an_empty_order() -> None:
@@ -127,13 +144,13 @@ def test_an_altered_adapter_is_refused(tmp_path: Path) -> None:
         load_adapter(tmp_path / "r")
 
 
-def test_an_adapter_made_for_a_score_that_is_not_computed_is_refused(tmp_path: Path) -> None:
+def test_the_weights_of_an_adapters_card_are_those_of_its_score(tmp_path: Path) -> None:
     shutil.copytree(BUNDLED_FOLDER, tmp_path / "r")
     card = json.loads((tmp_path / "r" / "reranker.json").read_text())
-    card["score"]["bm25"] = 0.4
+    card["score"] = {"logit": 1.0, "cosine": 7.0, "bm25": 0.25}
     (tmp_path / "r" / "reranker.json").write_text(json.dumps(card))
-    with pytest.raises(ModelUnavailable, match="BM25"):
-        load_adapter(tmp_path / "r")
+    loaded = load_reranker(str(tmp_path / "r"))
+    assert (loaded.cosine_weight, loaded.bm25_weight, loaded.revision) == (7.0, 0.25, card["adapter_sha256"])
 
 
 def test_a_broken_card_is_refused(tmp_path: Path) -> None:
@@ -179,7 +196,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_folder_with_a_cross_encoder_is_a_reranker_without_a_cosine_term(folder: Path) -> None:
     mine = load_reranker(str(folder))
-    assert (mine.name, mine.cosine_weight, mine.calibration.threshold) == (str(folder), 0.0, None)
+    assert (mine.name, mine.cosine_weight, mine.bm25_weight) == (str(folder), 0.0, 0.0)
+    assert mine.calibration.threshold is None
     hits = [Hit(a_chunk("Preheat the oven."), 0.9, 1), Hit(a_chunk("Oil the pump daily.", start=1), 0.1, 2)]
     best = rerank("How often is the pump oiled?", hits, mine)[0]
     assert best.hit.rank == 2
