@@ -11,11 +11,14 @@ from pydantic import BaseModel, Field
 
 from ingest.errors import BadRequest, UserError
 from ingest.store import LOCAL_OWNER
-from rag.export import answered_data, document_data, job_data, ranking_data
+from ingest.types import Document
+from rag.export import answered_data, document_data, job_data, search_data
 from rag.pipeline import DEPTH, MAX_DEPTH, MAX_QUESTION_CHARS, SOURCES, answer, rank
 from rag.services import Services
 from rag.types import Ranking
 
+FILE_POLICY = "default-src 'none'; sandbox"
+"""What an uploaded file may do in a browser: be looked at. No script, no form, no origin to speak for."""
 DOC_ID = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -89,23 +92,31 @@ def create_api(services: Callable[[], Services]) -> FastAPI:
         services().forget(services().delete(doc_id, owner=LOCAL_OWNER))
 
     @api.get("/documents/{doc_id}/file", response_class=FileResponse, responses={404: {"model": Problem}})
-    def original(doc_id: DOC_ID) -> FileResponse:
-        """The PDF as it was uploaded."""
-        _known(services(), doc_id)
+    def original(doc_id: DOC_ID, inline: bool = False) -> FileResponse:
+        """The PDF as it was uploaded: to keep, or with `inline=true` to read in the browser."""
+        document = _known(services(), doc_id)
         path = services().originals.path(doc_id, owner=LOCAL_OWNER)
-        return FileResponse(path, media_type="application/pdf", filename=f"{doc_id[:12]}.pdf")
+        if not path.exists():
+            raise HTTPException(404, f"The file of {document.source} is gone. Upload it again.")
+        return FileResponse(
+            path,
+            media_type="application/pdf",
+            filename=document.source,
+            content_disposition_type="inline" if inline else "attachment",
+            headers={"Content-Security-Policy": FILE_POLICY},
+        )
 
     @api.post("/search")
     def search(query: Query) -> dict[str, Any]:
-        """A question's candidates in both orders."""
-        return ranking_data(_rank(services(), query))
+        """A question's candidates in both orders, with the parameters used and what to be wary of."""
+        return _data(_rank(services(), query), query, services())
 
     @api.post("/ask")
     def ask(query: Query) -> dict[str, Any]:
         """A cited answer, with the candidates it was chosen from; `error` says where an LLM endpoint failed."""
         ranking = _rank(services(), query)
         answered = answer(ranking, services().answerer, reranked=query.reranking)
-        return {**ranking_data(ranking), "answer": answered_data(answered)}
+        return {**_data(ranking, query, services()), "answer": answered_data(answered)}
 
     return api
 
@@ -122,6 +133,18 @@ def _rank(services: Services, query: Query) -> Ranking:
     )
 
 
-def _known(services: Services, doc_id: str) -> None:
-    if all(document.id != doc_id for document in services.store.documents(owner=LOCAL_OWNER)):
-        raise HTTPException(404, f"There is no document {doc_id[:12]}...")
+def _data(ranking: Ranking, query: Query, services: Services) -> dict[str, Any]:
+    return search_data(
+        ranking,
+        depth=query.depth,
+        reranking=query.reranking,
+        doc_ids=query.doc_ids,
+        reranker_problem=services.stages.reranker_problem,
+    )
+
+
+def _known(services: Services, doc_id: str) -> Document:
+    for document in services.store.documents(owner=LOCAL_OWNER):
+        if document.id == doc_id:
+            return document
+    raise HTTPException(404, f"There is no document {doc_id[:12]}...")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 Question = Annotated[str, typer.Argument(help="What you want to know.", show_default=False)]
 Depth = Annotated[int, typer.Option(help="How many candidates the bi-encoder finds.")]
 Sources = Annotated[int, typer.Option(help="How many of them are kept.")]
+Documents = Annotated[
+    list[str] | None,
+    typer.Option("--document", help="Ask this document alone: its file name or id. Can be repeated."),
+]
+Export = Annotated[Path | None, typer.Option(help="Also write the question to this file, for `replay`.")]
 NoRerank = Annotated[bool, typer.Option("--no-rerank", help="Leave the bi-encoder's order as it is.")]
 
 
@@ -118,22 +124,23 @@ def search(
     question: Question,
     depth: Depth = 50,
     sources: Sources = 5,
+    document: Documents = None,
     no_rerank: NoRerank = False,
+    export: Export = None,
     as_json: Json = False,
 ) -> None:
     """Show a question's candidates in both orders, without an answer."""
-    from rag.export import ranking_data
-    from rag.pipeline import rank
     from rag.services import opened
     from rag.settings import read_settings
 
     with opened(read_settings()) as services:
-        ranking = rank(question, services.stages, depth=depth, sources=sources, reranking=not no_rerank)
+        record, data = _look(question, services, document, depth, sources, reranking=not no_rerank)
+    _write_export(export, record)
     if as_json:
-        _print_json(ranking_data(ranking))
+        _print_json(data)
         return
-    if ranking.rerank_problem:
-        typer.secho(f"Not reranked: {ranking.rerank_problem}", fg="yellow", err=True)
+    ranking = record.ranking
+    _show_concerns(data)
     for ranked in ranking.ranked:
         chunk = ranked.hit.chunk
         typer.secho(
@@ -155,25 +162,25 @@ def ask(
     question: Question,
     depth: Depth = 50,
     sources: Sources = 5,
+    document: Documents = None,
     no_rerank: NoRerank = False,
+    export: Export = None,
     as_json: Json = False,
 ) -> None:
     """Answer a question from the library, with citations."""
-    from rag.export import answered_data, ranking_data
-    from rag.pipeline import answer, rank
+    from rag.export import answered_data
+    from rag.pipeline import answer
     from rag.services import opened
     from rag.settings import read_settings
 
     with opened(read_settings()) as services:
-        ranking = rank(question, services.stages, depth=depth, sources=sources, reranking=not no_rerank)
-        answered = answer(ranking, services.answerer, reranked=not no_rerank)
+        record, data = _look(question, services, document, depth, sources, reranking=not no_rerank)
+        answered = answer(record.ranking, services.answerer, reranked=not no_rerank)
+    _write_export(export, replace(record, answers=(answered,)))
     if as_json:
-        _print_json({**ranking_data(ranking), "answer": answered_data(answered)})
+        _print_json({**data, "answer": answered_data(answered)})
     else:
-        if ranking.rerank_problem:
-            typer.secho(f"Not reranked: {ranking.rerank_problem}", fg="yellow", err=True)
-        if ranking.confident is False:
-            typer.secho("Probably not in your documents: even the best passage scores low.", fg="yellow")
+        _show_concerns(data)
         if answered.note:
             typer.secho(answered.note, dim=True)
         typer.echo(answered.answer.text)
@@ -184,6 +191,150 @@ def ask(
     if answered.error:
         typer.secho(answered.error, fg="red", err=True)
         raise typer.Exit(1)
+
+
+@app.command("train-reranker")
+def train_reranker(
+    questions: Annotated[Path, typer.Argument(help="A question set: .csv, .jsonl, or a BEIR folder.")],
+    out: Annotated[Path, typer.Option(help="Where the new reranker goes.")],
+    epochs: Annotated[int, typer.Option(help="How often each question is learned from.", min=1)] = 4,
+    as_json: Json = False,
+) -> None:
+    """Train the present reranker on your own questions; exit status 2 when it is not certain to be better."""
+    from rag.evidence.formats import read_questions
+    from rag.services import opened
+    from rag.settings import read_settings
+    from rag.train.own import report_data, report_lines, start_folder, train_own
+
+    settings = read_settings()
+    with opened(settings) as services:
+        report = train_own(
+            read_questions(questions),
+            services.embedder,
+            services.store,
+            start=start_folder(settings.reranker),
+            out=out,
+            epochs=epochs,
+            owner=_owner(),
+            say=lambda line: typer.echo(line, err=True),
+        )
+    if as_json:
+        _print_json(report_data(report))
+    else:
+        typer.echo("\n".join(report_lines(report)))
+    if not report.recommended:
+        raise typer.Exit(2)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A question exported as JSON.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Run an exported question again, on the library and models of today, and say what changed.
+
+    Exit status: 0 when the same sources are chosen, 3 when others are, 1 when it could not be run.
+    """
+    from rag.export import provenance
+    from rag.pipeline import rank
+    from rag.replay import DIFFERENT, changes, changes_data, changes_text, parameters, read_record
+    from rag.services import opened
+    from rag.settings import read_settings
+
+    record = read_record(file)
+    wanted = parameters(record)
+    with opened(read_settings()) as services:
+        ranking = rank(
+            wanted.question,
+            services.stages,
+            depth=wanted.depth,
+            sources=wanted.sources,
+            reranking=wanted.reranking,
+            doc_ids=wanted.doc_ids,
+        )
+        found = changes(
+            record,
+            ranking,
+            now=provenance(services.stages, owner=_owner(), doc_ids=wanted.doc_ids),
+            documents=[document.id for document in services.store.documents(owner=_owner())],
+        )
+    if as_json:
+        _print_json(changes_data(found))
+    else:
+        typer.echo(changes_text(found))
+    if not found.same_sources:
+        raise typer.Exit(DIFFERENT)
+
+
+@app.command("eval")
+def evaluate(
+    questions: Annotated[
+        str,
+        typer.Argument(help="A .csv or .jsonl file, a BEIR folder, or the name of a stored question set."),
+    ] = "",
+    depth: Annotated[
+        list[int] | None, typer.Option(help="Rerank from this many candidates. Can be repeated.")
+    ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="Also run this reranker, a name or a folder. Can be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Ask so many questions, spread over the set.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the run to this file, for --compare.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the report's table to this file.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Compare two runs instead: files that --out wrote.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure whether reranking helps on the library's documents, with questions whose passages are known.
+
+    What was asked is on the disk at once: a run that was stopped goes on when the same command is given again.
+    """
+    from rag.evidence.command import Asked, compare_files, evaluated_data, write_outputs
+    from rag.evidence.command import evaluate as evaluate_questions
+    from rag.evidence.export import report_markdown
+    from rag.evidence.variants import DEPTHS
+    from rag.services import opened
+    from rag.settings import read_settings
+
+    if compare:
+        compared = compare_files(*compare, as_json=as_json)
+        typer.echo(compared) if isinstance(compared, str) else _print_json(compared)
+        return
+    if not questions:
+        raise UserError("Name the questions: a file, a folder, or a stored question set.")
+    asked = Asked(questions, tuple(depth or DEPTHS), tuple(against or ()), limit)
+    with opened(read_settings()) as services:
+        done = evaluate_questions(asked, services, owner=_owner(), on_progress=_show_line)
+    _end_line()
+    written = write_outputs(done, out=out, markdown=markdown, csv=csv)
+    if as_json:
+        _print_json(evaluated_data(done))
+        return
+    typer.echo(report_markdown(done.report))
+    for path in written:
+        typer.echo(f"Written: {path}", err=True)
+
+
+@app.command()
+def bench_set(
+    folder: Annotated[
+        Path, typer.Argument(help="corpus.jsonl, queries.jsonl, qrels.tsv.", show_default=False)
+    ],
+) -> None:
+    """Put a public test set in BEIR layout into the library: its corpus as a document, its questions as a set."""
+    from rag.evidence.command import add_bench_set
+    from rag.services import opened
+    from rag.settings import read_settings
+
+    with opened(read_settings()) as services:
+        added = add_bench_set(folder, services, owner=_owner(), on_progress=_show_line)
+    _end_line()
+    typer.echo(
+        f"{added.name}: {len(added.questions):,} questions, each passage of the corpus a page of the document "
+        f"{added.name!r}. Measure with `second-look eval {added.name}`."
+    )
 
 
 @app.command()
@@ -227,6 +378,47 @@ def _pdfs(paths: Iterable[Path]) -> Iterator[Path]:
             raise UserError(f"There is no file or folder {path}.")
 
 
+def _look(
+    question: str, services: Any, names: list[str] | None, depth: int, sources: int, *, reranking: bool
+) -> tuple[Any, dict[str, Any]]:
+    """A question ranked among the documents named, as a record and as data."""
+    from rag.export import QuestionRecord, provenance, search_data
+    from rag.pipeline import rank
+
+    doc_ids = None
+    if names:
+        known = services.store.documents(owner=_owner())
+        doc_ids = tuple(dict.fromkeys(_find(known, name).id for name in names))
+    stages = services.stages
+    ranking = rank(question, stages, depth=depth, sources=sources, reranking=reranking, doc_ids=doc_ids)
+    made = provenance(stages, owner=_owner(), doc_ids=doc_ids)
+    record = QuestionRecord(question, ranking, (), depth, doc_ids, "On" if reranking else "Off", made)
+    data = search_data(
+        ranking,
+        depth=depth,
+        reranking=reranking,
+        doc_ids=doc_ids,
+        reranker_problem=stages.reranker_problem,
+    )
+    return record, data
+
+
+def _write_export(path: Path | None, record: Any) -> None:
+    from rag.export import question_data
+
+    if path:
+        try:
+            path.write_text(json.dumps(question_data(record), ensure_ascii=False, indent=2), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def _show_concerns(data: dict[str, Any]) -> None:
+    for concern in data["concerns"]:
+        if concern["kind"] != "off":  # whoever gave --no-rerank knows
+            typer.secho(_snippet(concern["text"], 1000), fg="yellow", err=True)
+
+
 def _find(documents: Iterable[Any], wanted: str) -> Any:
     matches = [doc for doc in documents if doc.source == wanted or doc.id.startswith(wanted.lower())]
     if len(matches) == 1:
@@ -250,6 +442,17 @@ def _end_progress(job: Any) -> None:
     good = job.state in ("done", "unchanged")
     start = "\r\x1b[K" if sys.stdout.isatty() else ""
     typer.secho(f"{start}{job.source}: {job.message}", fg=None if good else "red", err=not good)
+
+
+def _show_line(line: str) -> None:
+    """How far a long command is, on one line of a terminal."""
+    if sys.stderr.isatty():
+        typer.echo(f"\r\x1b[K{line}", nl=False, err=True)
+
+
+def _end_line() -> None:
+    if sys.stderr.isatty():
+        typer.echo("\r\x1b[K", nl=False, err=True)
 
 
 def _owner() -> str:

@@ -66,6 +66,7 @@ def rank(
         reranker="",
         rerank_problem="",
         confident=None,
+        question_cut=not stages.embedder.reads_whole(question),
     )
     return look_again(first, stages) if reranking else first
 

@@ -19,6 +19,7 @@ from ingest.sandbox import Sandbox
 from ingest.store import LOCAL_OWNER, Recipe, Store, Stored
 from ingest.types import Document
 from rag.answer import Answerer, make_answerer
+from rag.checks import load_languages
 from rag.pipeline import Stages
 from rag.rerank import Reranker, load_reranker
 from rag.settings import Settings, read_settings
@@ -139,7 +140,7 @@ class Services:
         if reranker is None:
             return cosines
         try:
-            scores, _ = reranker.score(question, sentences, cosines)
+            scores = reranker.score(question, sentences, cosines).total
         except RerankFailed:
             log.exception("Sentences are chosen by cosine")
             return cosines
@@ -153,7 +154,7 @@ class Services:
     def warm_up(self) -> None:
         """Load everything now; what cannot be loaded is reported at its first use."""
         try:
-            _ = self.stages, self.answerer
+            _ = self.stages, self.answerer, load_languages()
         except UserError as error:
             log.warning("%s", error)
 

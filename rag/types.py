@@ -66,7 +66,8 @@ class Ranking:
     `hits` are in the bi-encoder's order. `order` holds the same candidates in the reranker's order;
     it is empty when reranking was off or failed, and `rerank_problem` then says why it failed.
     `sources` is how many chunks an answer may use. `confident` is False when even the best chunk
-    scores below the reranker's threshold, and None when nothing can be said.
+    scores below the reranker's threshold, and None when nothing can be said. `question_cut` says that the
+    bi-encoder did not read the question to its end.
     """
 
     question: str
@@ -78,6 +79,7 @@ class Ranking:
     reranker: str
     rerank_problem: str
     confident: bool | None
+    question_cut: bool = False
 
     @property
     def ranked(self) -> tuple[Ranked, ...]:

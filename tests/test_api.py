@@ -46,10 +46,26 @@ def test_search_and_ask_answer_as_the_page_does(client: TestClient, services: Se
     upload(client, services)
     found = client.post("/search", json={"question": QUESTION}).json()
     assert found["ranked"][0]["hit"]["chunk"]["page"] == 1
+    assert found["parameters"] == {"depth": 50, "sources": 5, "reranking": True, "doc_ids": None}
+    assert found["concerns"] == []
     asked = client.post("/ask", json={"question": QUESTION, "reranking": False}).json()
+    assert asked["parameters"]["reranking"] is False
+    assert asked["concerns"] == [
+        {"kind": "off", "level": "info", "text": "Reranking is off: this is the bi-encoder's order."}
+    ]
     assert asked["ranked"] == []
     assert "every 500 hours" in asked["answer"]["text"]
     assert asked["answer"]["citations"][0]["number"] == 1
+
+
+def test_a_search_among_chosen_documents_says_so_and_warns(client: TestClient, services: Services) -> None:
+    doc_id = upload(client, services)
+    query = {"question": "Wie oft muss das Öl der Pumpe gewechselt werden?", "doc_ids": [doc_id]}
+    found = client.post("/search", json=query).json()
+    assert found["parameters"]["doc_ids"] == [doc_id]
+    assert "language" in [concern["kind"] for concern in found["concerns"]]
+    nothing = client.post("/search", json={"question": QUESTION, "doc_ids": ["0" * 64]}).json()
+    assert (nothing["hits"], nothing["concerns"]) == ([], [])
 
 
 def test_deleting_is_final_and_the_unknown_is_404(client: TestClient, services: Services) -> None:

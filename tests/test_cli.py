@@ -73,6 +73,8 @@ def test_search_prints_both_orders_as_one_object(folder: Path) -> None:
     assert 0 < best["probability"] < 1
     assert set(found["seconds"]) == {"embed", "search", "rerank", "total"}
     assert found["models"]["embedder"] == "all-MiniLM-L6-v2"
+    assert found["parameters"] == {"depth": 50, "sources": 1, "reranking": True, "doc_ids": None}
+    assert found["concerns"] == []
 
 
 def test_search_without_reranking_has_hits_alone(folder: Path) -> None:
@@ -82,6 +84,7 @@ def test_search_without_reranking_has_hits_alone(folder: Path) -> None:
     assert len(found["hits"]) == 1
     assert found["ranked"] == []
     assert found["models"]["reranker"] is None
+    assert [concern["kind"] for concern in found["concerns"]] == ["off"]
 
 
 def test_ask_answers_with_citations(folder: Path) -> None:
@@ -89,6 +92,52 @@ def test_ask_answers_with_citations(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "every 500 hours" in done.stdout
     assert "[1] pump.pdf, page 1" in done.stdout
+
+
+def test_a_question_can_be_put_to_chosen_documents(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "lake.pdf").write_bytes(text_pdf([["The pump of the lake needs no oil."]]))
+    run(tmp_path / "data", "ingest", folder / "pdfs" / "pump.pdf", tmp_path / "lake.pdf")
+    found = printed(run(tmp_path / "data", "ask", "--json", "--document", "lake.pdf", QUESTION))
+    assert {hit["chunk"]["source"] for hit in found["hits"]} == {"lake.pdf"}
+    assert found["parameters"]["doc_ids"] == [found["hits"][0]["chunk"]["doc_id"]]
+    german = "Wie oft muss das Öl der Pumpe gewechselt werden?"
+    both = run(tmp_path / "data", "search", "--document", "lake.pdf", "--document", "pump.pdf", german)
+    assert "The question seems to be in German" in both.stderr
+    assert "lake.pdf, page 1" in both.stdout
+    assert "pump.pdf, page 1" in both.stdout
+    wrong = run(tmp_path / "data", "search", "--document", "sea.pdf", QUESTION)
+    assert (wrong.returncode, "no document 'sea.pdf'" in wrong.stderr) == (1, True)
+
+
+def test_an_exported_question_is_replayed_and_what_changed_is_said(folder: Path, tmp_path: Path) -> None:
+    data, file = tmp_path / "data", tmp_path / "question.json"
+    run(data, "ingest", folder / "pdfs" / "pump.pdf")
+    asked = run(data, "ask", QUESTION, "--sources", "1", "--export", file)
+    assert asked.returncode == 0, asked.stderr
+    record = json.loads(file.read_text(encoding="utf-8"))
+    assert [answer["reranked"] for answer in record["answers"]] == [True]
+    assert record["models"]["embedder"]["revision"].startswith("all-MiniLM-L6-v2@")
+    assert len(record["models"]["reranker"]["revision"]) == 64
+
+    same = printed(run(data, "replay", file, "--json"))
+    assert (same["same_sources"], same["differences"]) == (True, [])
+    assert same["score"]["before"] == pytest.approx(same["score"]["now"], abs=1e-4)
+
+    (tmp_path / "new.pdf").write_bytes(
+        text_pdf([["How often does the pump need oil? It needs oil every day."]])
+    )
+    run(data, "ingest", tmp_path / "new.pdf")
+    changed = run(data, "replay", file)
+    assert changed.returncode == 3, changed.stderr
+    assert "entered: new.pdf, page 1 (not found -> #1)" in changed.stdout
+    assert "Documents in scope: 1 -> 2" in changed.stdout
+
+
+def test_a_foreign_file_is_not_replayed(folder: Path) -> None:
+    done = run(folder / "data", "replay", folder / "pdfs" / "pump.pdf")
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "pump.pdf is not JSON" in done.stderr
 
 
 def test_unusable_numbers_are_one_sentence(folder: Path) -> None:

@@ -137,3 +137,8 @@ def test_an_answer_from_the_bi_encoders_order_says_so(stages: Stages) -> None:
     answered = answer(rank("apple", stages, sources=2), Scripted("x [1]"), reranked=False)
     assert not answered.reranked
     assert [chunk.text for chunk in answered.sources] == TEXTS[:2]
+
+
+def test_a_question_longer_than_the_bi_encoder_reads_is_marked(stages: Stages) -> None:
+    assert not rank("apple", stages).question_cut
+    assert rank("apple " * 101, stages).question_cut
