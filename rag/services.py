@@ -13,6 +13,7 @@ from ingest.chunk import CHUNKER, Chunker
 from ingest.embed import Embedder, identify, load_embedder
 from ingest.errors import BadRequest, ModelUnavailable, RerankFailed, UserError
 from ingest.originals import Originals
+from ingest.pdf import has_words
 from ingest.pipeline import Tools
 from ingest.queue import UploadQueue
 from ingest.sandbox import Sandbox
@@ -77,8 +78,9 @@ class Services:
         self._reranker = Lazy(lambda: _reranker_or_reason(settings.reranker))
         self._store = Lazy(self._open_store)
         self._answerer = Lazy(lambda: make_answerer(settings, self.score_sentences))
-        self._sandbox = Lazy(
-            lambda: Sandbox(seconds=settings.parse_seconds, memory_mb=settings.parse_memory_mb)
+        self._sandbox, self._viewer = (
+            Lazy(lambda: Sandbox(seconds=settings.parse_seconds, memory_mb=settings.parse_memory_mb))
+            for _ in range(2)
         )
         self._chunker = Lazy(lambda: Chunker(self._identity.get().folder / "tokenizer.json"))
         self.queue = UploadQueue(
@@ -88,6 +90,8 @@ class Services:
             store=lambda: self.store,
             max_bytes=settings.max_upload_mb * 1_000_000,
         )
+        self.at_close: list[Callable[[], None]] = []
+        """Called before the index is let go: for whoever works on it in the background."""
         self.originals.purge(older_than=UNDO_SECONDS)
 
     @property
@@ -117,6 +121,11 @@ class Services:
         return Tools(
             self._sandbox.get(), self._chunker.get(), self.embedder, self.store, self.settings.max_pages
         )
+
+    @property
+    def viewer(self) -> Sandbox:
+        """Where pages are drawn for people to look at, who do not wait for a running ingest."""
+        return self._viewer.get()
 
     @property
     def warm(self) -> bool:
@@ -155,6 +164,7 @@ class Services:
         """Load everything now; what cannot be loaded is reported at its first use."""
         try:
             _ = self.stages, self.answerer, load_languages()
+            self.viewer.call(has_words, "")  # starts its worker
         except UserError as error:
             log.warning("%s", error)
 
@@ -183,10 +193,13 @@ class Services:
         self.originals.forget(deleted.stored.document.id, owner=deleted.owner)
 
     def close(self) -> None:
-        """Stop the queue, end the workers, let go of the index."""
+        """Stop what works in the background, the queue and the workers, and let go of the index."""
+        for stop in self.at_close:
+            stop()
         self.queue.close()
-        if self._sandbox.made:
-            self._sandbox.made.close()
+        for sandbox in (self._sandbox, self._viewer):
+            if sandbox.made:
+                sandbox.made.close()
         if self._store.made:
             self._store.made.close()
 

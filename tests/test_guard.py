@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.guard import LOOPBACK, Guard
 
@@ -14,7 +14,12 @@ async def inner(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"inside"})
 
 
-def request(path: str = "/", **headers: str) -> tuple[int, dict[str, str]]:
+async def strict(scope: Scope, receive: Receive, send: Send) -> None:
+    headers = [(b"content-security-policy", b"default-src 'none'; sandbox")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+def request(path: str = "/", *, app: ASGIApp = inner, **headers: str) -> tuple[int, dict[str, str]]:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -28,7 +33,7 @@ def request(path: str = "/", **headers: str) -> tuple[int, dict[str, str]]:
         "path": path,
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
-    asyncio.run(Guard(inner, hosts=LOOPBACK)(scope, receive, send))
+    asyncio.run(Guard(app, hosts=LOOPBACK)(scope, receive, send))
     return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
 
@@ -56,3 +61,9 @@ def test_the_api_does_not_answer_pages_of_other_sites() -> None:
     assert request("/api/search", host="127.0.0.1:8501", origin="null")[0] == 403
     assert request("/api/search", host="127.0.0.1:8501", origin="http://127.0.0.1:8501")[0] == 200
     assert request("/api/search", host="127.0.0.1:8501")[0] == 200
+
+
+def test_an_answer_that_is_stricter_about_itself_stays_so() -> None:
+    _, headers = request("/api/documents/1/file", app=strict, host="127.0.0.1:8501")
+    assert headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert headers["x-content-type-options"] == "nosniff"

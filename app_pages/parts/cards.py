@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from app_pages.parts.text import one_paragraph, plain
 from ingest.types import Chunk
-from rag.types import Hit, Ranked
+from rag.types import Hit, Ranked, ScorePart
+
+MINUS = "\u2212"
+NO_BREAK = "\u00a0"
+
+OnOpen = Callable[[Chunk], None]
+"""What a card does when its page is asked for."""
 
 
-def hit_card(hit: Hit, second: Ranked | None, *, anchor: str, chosen: bool) -> None:
+def hit_card(
+    hit: Hit, second: Ranked | None, *, anchor: str, chosen: bool, on_open: OnOpen | None = None
+) -> None:
     """A card of the bi-encoder's order; `second` tells where the reranker put it."""
     with _card(anchor, chosen=chosen):
         _title(hit.rank, hit.chunk, anchor)
         if second:
             st.markdown(_moved(second, to=True))
         _text(hit.chunk)
-        st.caption(f"cosine **{hit.cosine:.3f}**" + (f" · {_scores(second)}" if second else ""))
+        if second:
+            _scores(second)
+        else:
+            st.caption(f"cosine **{hit.cosine:.3f}**")
+        _open(hit.chunk, anchor, on_open)
 
 
-def ranked_card(ranked: Ranked, *, anchor: str) -> None:
+def ranked_card(ranked: Ranked, *, anchor: str, on_open: OnOpen | None = None) -> None:
     """A card of the reranked order."""
     with _card(anchor, chosen=True):
         _title(ranked.rank, ranked.hit.chunk, anchor)
         st.markdown(_moved(ranked, to=False))
         _text(ranked.hit.chunk)
-        st.caption(f"{_scores(ranked)} · cosine **{ranked.hit.cosine:.3f}**")
+        _scores(ranked)
         if ranked.truncated:
             st.caption(":orange[The reranker read this passage or the question only in part.]")
+        _open(ranked.hit.chunk, anchor, on_open)
 
 
 def _card(anchor: str, *, chosen: bool) -> st.delta_generator.DeltaGenerator:
@@ -53,8 +68,28 @@ def _moved(ranked: Ranked, *, to: bool) -> str:
     return ":gray-badge[:material/equal: same place]"
 
 
-def _scores(ranked: Ranked) -> str:
-    logit = f"logit **{ranked.logit:.2f}**"
+def _scores(ranked: Ranked) -> None:
+    """Both scores, and on a line of its own the sum that the logit is."""
+    st.caption(
+        f"logit **{ranked.logit:.2f}** · sigmoid **{ranked.probability:.2f}** · "
+        f"cosine **{ranked.hit.cosine:.3f}**"
+    )
     if len(ranked.parts) > 1:
-        logit += " (" + " + ".join(f"{plain(part.name)} {part.value:.2f}" for part in ranked.parts) + ")"
-    return f"{logit} · sigmoid **{ranked.probability:.2f}**"
+        first, *rest = (_summand(part) for part in ranked.parts)
+        # the sign of the first one is part of its number
+        first = first.removeprefix(f"+{NO_BREAK}").replace(f"{MINUS}{NO_BREAK}", MINUS)
+        st.caption(f"logit = {' '.join([first, *rest])}")
+
+
+def _summand(part: ScorePart) -> str:
+    """A signed number and its name; a line breaks between summands, not inside one."""
+    sign = MINUS if part.value < 0 else "+"
+    return f"{sign} {abs(part.value):.2f} ({plain(part.name)})".replace(" ", NO_BREAK)
+
+
+def _open(chunk: Chunk, anchor: str, on_open: OnOpen | None) -> None:
+    if on_open is None:
+        return
+    label, icon = "Open page", ":material/find_in_page:"
+    if st.button(label, icon=icon, type="tertiary", key=f"open-{anchor}"):
+        on_open(chunk)
