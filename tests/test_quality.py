@@ -2,45 +2,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from math import log, log2
+from dataclasses import replace
+from math import log2
 from pathlib import Path
 
-import numpy as np
 import pytest
-import qdrant_edge
 
 from bench.quality import (
-    Collection,
     Countdown,
-    Gain,
-    Lexical,
-    Question,
-    Report,
-    Variant,
-    Weights,
-    best_first,
-    bootstrap,
-    compare,
     embed_cached,
-    find_reranker,
-    found,
-    headroom,
-    judge,
     load_beir,
     load_collection,
     main,
-    markdown,
     measure,
-    orders,
+    plan_of,
     spaced,
 )
 from ingest.chunk import Chunker
 from ingest.embed import Progress, Vectors
-from ingest.store import BM25
+from ingest.errors import BadRequest
 from ingest.weights import bundled_minilm
-from rag.rerank import BUNDLED_FOLDER, Reranker
-from rag.types import Hit
-from tests.fakes import WordEmbedder, a_chunk, length_reranker
+from rag.evidence.questions import Judgement, Question
+from rag.evidence.report import make_report
+from rag.evidence.runfile import read_run
+from tests.fakes import WordEmbedder, length_reranker
 from tests.pdfs import text_pdf
 
 SECOND = 1 / log2(3)
@@ -79,134 +64,15 @@ def fruit(tmp_path: Path) -> Path:
             {"_id": "3", "text": "cherry"},
         ],
     )
-    judged = ["query-id\tcorpus-id\tscore", "1\tb\t1", "2\td\t2", "3\te\t0", ""]
+    judged = ["query-id\tcorpus-id\tscore", "1\tb\t1", "2\td\t1", "3\te\t0", ""]
     (folder / "qrels.tsv").write_text("\n".join(judged), encoding="utf-8")
     return folder
 
 
-@pytest.mark.parametrize(
-    ("places", "wanted", "expected"),
-    [
-        ("xay", ["a"], [None, 0, None]),
-        ("aab", ["a", "b"], [0, None, 1]),
-        ("cb", ["a", "b"], [None, 1]),
-        ("b", ["ab"], [0]),  # the page after the named one
-        ("bcb", ["ab", "bc"], [1, None, 0]),  # each chunk for one page, first for the one it is named for
-        ("", ["a"], []),
-    ],
-)
-def test_a_place_finds_a_wanted_item_once(places: str, wanted: list[str], expected: list[int | None]) -> None:
-    assert found(list(places), [list(options) for options in wanted]) == expected
-
-
-def test_measures_are_those_worked_out_by_hand() -> None:
-    first: list[int | None] = [None, 0, None, None, None, 1]
-    missed: list[int | None] = [None] * 3
-    late: list[int | None] = [None] * 20 + [0]
-    values = judge([first, missed, late], [2, 1, 1])
-    assert values["recall@1"].tolist() == [0, 0, 0]
-    assert values["recall@5"].tolist() == [1 / 2, 0, 0]
-    assert values["recall@10"].tolist() == [1, 0, 0]
-    assert values["recall@50"].tolist() == [1, 0, 1]
-    assert values["MRR@10"].tolist() == [1 / 2, 0, 0]
-    assert values["nDCG@10"] == pytest.approx([(SECOND + 1 / log2(7)) / (1 + SECOND), 0, 0])
-
-
-def test_wanted_items_that_are_not_found_lower_the_ndcg() -> None:
-    assert judge([[0]], [2])["nDCG@10"] == pytest.approx([1 / (1 + SECOND)])
-
-
-def test_the_interval_of_equal_differences_is_a_point() -> None:
-    assert bootstrap(np.full(7, 0.25)) == Gain(0.25, 0.25, 0.25)
-
-
-def test_the_interval_of_two_questions_holds_all_that_resampling_can_give() -> None:
-    assert bootstrap(np.array([0.0, 1.0])) == Gain(0.5, 0.0, 1.0)  # means 0 and 1 in a quarter each
-
-
-def test_the_interval_is_near_the_normal_one_and_the_same_every_time() -> None:
-    differences = np.array([0.0, 1.0] * 200)
-    gain = bootstrap(differences)
-    error = 1.96 * 0.5 / 400**0.5
-    assert (gain.mean, gain.low, gain.high) == pytest.approx((0.5, 0.5 - error, 0.5 + error), abs=0.005)
-    assert gain == bootstrap(differences)
-
-
-def test_headroom_is_the_share_won_between_recall_at_5_and_the_ceiling() -> None:
-    assert headroom(0.7, 0.6, 0.9) == pytest.approx(1 / 3)
-    assert headroom(0.5, 0.6, 0.9) == pytest.approx(-1 / 3)
-    assert headroom(0.9, 0.9, 0.9) is None
-
-
-def test_gains_are_over_each_rival_but_itself() -> None:
-    zero, one = np.zeros(4), np.ones(4)
-    low = dict.fromkeys(("recall@1", "recall@5", "recall@10", "MRR@10", "nDCG@10"), zero)
-    high = dict.fromkeys(low, one)
-    judged = {"bi-encoder": low | {"recall@50": one}, "reranked": high | {"recall@50": one}}
-    bi_encoder, reranked = compare(judged, ["bi-encoder"])
-    assert bi_encoder == Variant("bi-encoder", dict.fromkeys(low, 0.0), None, {})
-    gains = {"recall@5": Gain(1, 1, 1), "nDCG@10": Gain(1, 1, 1)}
-    assert reranked == Variant("reranked", dict.fromkeys(low, 1.0), 1.0, {"bi-encoder": gains})
-
-
-def test_equal_values_keep_their_order_and_what_lies_deeper_is_left_out() -> None:
-    assert best_first("abcd", [1, 2, 2, 9], depth=3) == ["b", "c", "a"]
-
-
-def test_every_order_is_derived_from_one_reading() -> None:
-    hits = [Hit(a_chunk("word", start=n), 0.9 - n / 100, n + 1) for n in range(60)]
-    ids = [hit.chunk.id for hit in hits]
-    scores = np.zeros(60)
-    scores[[15, 55]] = 1, 2
-    words = {"elsewhere": 3.0, ids[40]: 20.0, ids[59]: 90.0}
-    made = orders(hits, words, scores, scores, Weights())
-    assert made["bi-encoder"] == ids
-    assert made["BM25"] == [ids[59], ids[40], "elsewhere"]
-    assert made["cosine + 0.03 x BM25"] == [ids[40], *ids[:40], *ids[41:50]]  # 0.5 + 0.6
-    assert made["reranked from 10"] == ids[:10]
-    assert made["reranked from 20"] == [ids[15], *ids[:15], *ids[16:20]]
-    assert made["reranked from 50"][:2] == [ids[15], ids[0]]
-    assert made["reranked from 100"][:3] == [ids[55], ids[15], ids[0]]
-    assert made["reranked from 50, + 0.6 x BM25"][:3] == [ids[40], ids[15], ids[0]]
-    assert "reranked from 50, without cosine" not in made
-
-
-def test_the_cross_encoder_without_its_cosine_is_an_order_of_its_own() -> None:
-    hits = [Hit(a_chunk("word", start=n), 0.9, n + 1) for n in range(2)]
-    made = orders(hits, {}, np.array([2.0, 1.0]), np.array([1.0, 2.0]), Weights())
-    assert made["reranked from 50, without cosine"] == [hits[1].chunk.id, hits[0].chunk.id]
-
-
 def test_limited_questions_are_spread_over_the_set() -> None:
-    questions = [Question(str(n), ()) for n in range(10)]
+    questions = [Question(str(n), str(n), ()) for n in range(10)]
     assert [question.text for question in spaced(questions, 4)] == ["0", "2", "5", "7"]
     assert spaced(questions, 11) == spaced(questions, None) == tuple(questions)
-
-
-def test_bm25_is_the_terms_of_the_index_times_their_idf() -> None:
-    passages = ["apple", "apple pear", "plum", "..."]
-    scores = Lexical(passages).scores("an apple or a quince")
-    idf = log((4 - 2 + 0.5) / (2 + 0.5) + 1)
-    values = [qdrant_edge.Bm25().embed_document(passage).values[0] for passage in passages[:2]]
-    assert scores == pytest.approx([idf * values[0], idf * values[1], 0, 0])
-
-
-def test_bm25_is_what_an_index_would_score(tmp_path: Path) -> None:
-    passages = ["apple", "apple pear", "plum plum apple", "fig", "a pear, a plum and a fig"]
-    shard = qdrant_edge.EdgeShard.load(
-        str(tmp_path),
-        qdrant_edge.EdgeConfig(
-            sparse_vectors={BM25: qdrant_edge.EdgeSparseVectorParams(modifier=qdrant_edge.Modifier.Idf)}
-        ),
-    )
-    bm25 = qdrant_edge.Bm25()
-    points = [qdrant_edge.Point(n, {BM25: bm25.embed_document(text)}, {}) for n, text in enumerate(passages)]
-    shard.update(qdrant_edge.UpdateOperation.upsert_points(points))
-    query = qdrant_edge.Query.Nearest(bm25.embed_query("apple and plum"), using=BM25)
-    expected = {int(str(p.id)): p.score for p in shard.query(qdrant_edge.QueryRequest(limit=9, query=query))}
-    shard.close()
-    scores = Lexical(passages).scores("apple and plum")
-    assert {int(row): scores[row] for row in np.flatnonzero(scores)} == pytest.approx(expected, rel=1e-5)
 
 
 def test_vectors_are_kept_for_the_same_texts_and_embedder(tmp_path: Path) -> None:
@@ -220,7 +86,7 @@ def test_vectors_are_kept_for_the_same_texts_and_embedder(tmp_path: Path) -> Non
     embedder = Counting()
     first = embed_cached(["pear", "plum"], embedder, tmp_path / "cache", Countdown("test"))
     again = embed_cached(["pear", "plum"], embedder, tmp_path / "cache", Countdown("test"))
-    assert np.array_equal(first, again)
+    assert (first == again).all()
     assert embedder.calls == 1
     embed_cached(["pear plum"], embedder, tmp_path / "cache", Countdown("test"))
     embed_cached(["pear plum"], embedder, None, Countdown("test"))
@@ -233,23 +99,31 @@ def test_a_beir_folder_gives_one_chunk_a_passage_with_its_title_as_heading(fruit
         "Fruit\napple",
         "Fruit\napple apple apple pear",
     ]
-    assert [collection.places[chunk.id] for chunk in collection.chunks] == ["a", "b", "c", "d", "e"]
-    assert collection.questions == (Question("apple", (("b",),)), Question("plum", (("d",),)))
+    assert [(chunk.source, chunk.page) for chunk in collection.chunks[:2]] == [("fruit", 1), ("fruit", 2)]
+    assert collection.questions.questions == (
+        Question("1", "apple", (Judgement("fruit", (2,)),)),
+        Question("2", "plum", (Judgement("fruit", (4,)),)),
+    )
 
 
 def test_headings_can_be_left_out(fruit: Path, chunker: Chunker) -> None:
     collection = load_collection(fruit, chunker, headings=False)
     assert collection.chunks[0].passage == "apple"
-    assert collection.places[collection.chunks[0].id] == "a"
+    assert collection.questions == load_beir(fruit).questions
 
 
-def test_pdfs_give_the_chunks_of_the_app_and_pages_as_places(tmp_path: Path, chunker: Chunker) -> None:
+def test_pdfs_give_the_chunks_of_the_app_and_wanted_pages(tmp_path: Path, chunker: Chunker) -> None:
     (tmp_path / "pdfs").mkdir()
     pages = [["Apples are red."], ["Pears are green."]]
     (tmp_path / "pdfs" / "fruit.pdf").write_bytes(text_pdf(pages, title="All about fruit"))
     rows = [
-        {"text": "What is red?", "evidence": [{"doc": "fruit.pdf", "page": 1}]},
-        {"question": "What is green?", "evidence": [{"file": "fruit.pdf", "page": 2, "text": "Pears"}]},
+        {"_id": "1", "text": "What is red?", "evidence": [{"doc": "fruit.pdf", "page": 1}]},
+        {
+            "id": "2",
+            "question": "What is green?",
+            "evidence": [{"file": "fruit.pdf", "page": 2, "text": "Pears"}],
+        },
+        {"id": "3", "question": "What is blue?", "evidence": []},
     ]
     write_rows(tmp_path / "questions.jsonl", rows)
     collection = load_collection(tmp_path, chunker)
@@ -257,10 +131,9 @@ def test_pdfs_give_the_chunks_of_the_app_and_pages_as_places(tmp_path: Path, chu
         "All about fruit\nApples are red.",
         "All about fruit\nPears are green.",
     ]
-    assert list(collection.places.values()) == ["fruit.pdf, page 1", "fruit.pdf, page 2"]
-    assert collection.questions == (
-        Question("What is red?", (("fruit.pdf, page 1", "fruit.pdf, page 2"),)),
-        Question("What is green?", (("fruit.pdf, page 2",),)),
+    assert collection.questions.questions == (
+        Question("1", "What is red?", (Judgement("fruit.pdf", (1, 2)),)),
+        Question("2", "What is green?", (Judgement("fruit.pdf", (2,), "Pears"),)),
     )
 
 
@@ -270,52 +143,87 @@ def test_a_folder_of_neither_kind_is_told(tmp_path: Path, chunker: Chunker) -> N
 
 
 def test_a_planted_folder_gives_what_can_be_worked_out_by_hand(fruit: Path, chunker: Chunker) -> None:
-    report = measure(load_collection(fruit, chunker, headings=False), WordEmbedder(), length_reranker())
-    assert (report.questions, report.chunks, report.headings, report.ceiling) == (2, 5, False, 1.0)
-    by_name = {variant.name: variant for variant in report.variants}
+    collection = load_collection(fruit, chunker, headings=False)
+    report = make_report(measure(collection, WordEmbedder(), plan_of(length_reranker(), {})))
+    assert (report.questions, report.header.corpus.chunks, report.ceilings[50]) == (2, 5, 1.0)
+    rows = {row.variant.name: row for row in report.rows}
     # "apple" has cosine 1 with itself and 3 / sqrt(10) with the wanted passage, which is the longer one
     second = {"recall@1": 0.0, "recall@5": 1.0, "recall@10": 1.0, "MRR@10": 0.5, "nDCG@10": SECOND}
-    assert by_name["bi-encoder"].means == pytest.approx(second)
-    reranked = by_name["reranked from 50"]
-    assert reranked.means == dict.fromkeys(second, 1.0)
+    assert {name: one.mean for name, one in rows["bi-encoder"].means.items()} == pytest.approx(second)
+    reranked = rows["reranked from 50"]
+    assert {name: one.mean for name, one in reranked.means.items()} == dict.fromkeys(second, 1.0)
     assert reranked.gains["bi-encoder"]["nDCG@10"].low == pytest.approx(1 - SECOND)
     assert reranked.headroom is None
 
 
-def test_a_collection_without_questions_is_told() -> None:
-    with pytest.raises(ValueError, match="no passages or no questions"):
-        measure(Collection("empty", (), {}, ()), WordEmbedder(), length_reranker())
+def test_a_score_is_taken_apart_into_what_it_is_made_of() -> None:
+    def names(**weights: float) -> list[str]:
+        plan = plan_of(length_reranker(**weights), {}, [50])
+        return [variant.name for variant in plan.reranked]
+
+    assert names() == ["reranked from 50", "reranked from 50, + 0.6 x BM25"]
+    assert names(cosine_weight=20.0) == [
+        "reranked from 50",
+        "reranked from 50, without cosine",
+        "reranked from 50, + 0.6 x BM25",
+    ]
+    assert names(cosine_weight=20.0, bm25_weight=0.6)[2] == "reranked from 50, without BM25"
 
 
-def test_the_table_has_a_row_for_each_order() -> None:
-    means = dict.fromkeys(("recall@1", "recall@5", "recall@10", "MRR@10", "nDCG@10"), 0.5)
-    gains = {"bi-encoder": {"recall@5": Gain(0.1, -0.05, 0.25), "nDCG@10": Gain(0, 0, 0)}}
-    variants = (Variant("bi-encoder", means, None, {}), Variant("reranked", means, 0.4, gains))
-    shown = markdown(Report("docs", 9, 1234, False, "e", "r", "cpu", 0.75, variants)).splitlines()
-    assert (
-        shown[0]
-        == "docs: 9 questions, 1,234 chunks without headings, reranker r (cpu), ceiling recall@50 0.750"
-    )
-    cells = [cell.strip() for cell in shown[-1].strip("|").split("|")]
-    assert cells == [
-        "reranked", *["0.500"] * 5, "40%", "+0.100 [-0.050, +0.250]", "+0.000 [+0.000, +0.000]"
-    ]  # fmt: skip
+def test_what_the_parts_of_a_score_bring_is_compared_question_by_question(
+    fruit: Path, chunker: Chunker
+) -> None:
+    """The cosine is worth more than any length here: without it the longer, wanted passage comes first."""
+    collection = load_collection(fruit, chunker, headings=False)
+    plan = plan_of(length_reranker(cosine_weight=1000.0), {"other": length_reranker()})
+    rows = {row.variant.name: row for row in make_report(measure(collection, WordEmbedder(), plan)).rows}
+    for name in ("reranked from 50, without cosine", "reranked from 50, other"):
+        assert rows[name].gains["reranked from 50"]["nDCG@10"].mean == pytest.approx(1 - SECOND)
 
 
-def test_a_folder_with_an_adapter_is_a_reranker(reranker: Reranker) -> None:
-    assert find_reranker(str(BUNDLED_FOLDER)).name == reranker.name
+def test_a_collection_without_questions_is_told(fruit: Path) -> None:
+    collection = load_beir(fruit)
+    none = replace(collection, questions=replace(collection.questions, questions=()))
+    with pytest.raises(BadRequest, match="The question set 'fruit' is empty"):
+        measure(none, WordEmbedder(), plan_of(length_reranker(), {}))
 
 
-def test_the_command_prints_one_object_a_folder(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(fruit), str(fruit), "--json", "--limit", "1"]) == 0
+def test_the_command_prints_one_object_a_folder(
+    fruit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        str(fruit),
+        str(fruit),
+        "--json",
+        "--limit",
+        "1",
+        "--dtype",
+        "float32",
+        "--max-tokens",
+        "256",
+    ]
+    assert main([*arguments, "--runs", str(tmp_path / "runs")]) == 0
     reports = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(report["folder"], report["questions"]) for report in reports] == [("fruit", 1)] * 2
-    assert reports[0] == reports[1]
-    assert "reranked from 50, without cosine" in [variant["name"] for variant in reports[0]["variants"]]
+    assert [report["questions"] for report in reports] == [1, 1]
+    assert [report["rows"] for report in reports[:1]] == [report["rows"] for report in reports[1:]]
+    names = [row["variant"]["name"] for row in reports[0]["rows"]]
+    assert {"reranked from 50, float32", "reranked from 50, 256 tokens"} <= set(names)
+    kept = tmp_path / "runs" / "fruit.json"
+    assert len(read_run(kept.read_text(encoding="utf-8"), kept.name).results) == 1
 
 
 def test_the_command_prints_a_table_a_folder(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(fruit), "--no-headings"]) == 0
+    assert main([str(fruit), "--no-headings", "--depth", "2", "50"]) == 0
     printed = capsys.readouterr().out
-    assert "fruit: 2 questions, 5 chunks without headings" in printed
+    assert "# fruit (without headings)" in printed
     assert "| bi-encoder " in printed
+    assert "| reranked from 2 " in printed
+
+
+def test_what_cannot_be_used_is_told_before_anything_is_measured(
+    fruit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong, told in (("--limit=0", "takes a number from 1"), ("--reranker=nowhere", "There is no model")):
+        with pytest.raises(SystemExit):
+            main([str(fruit), wrong])
+        assert told in capsys.readouterr().err

@@ -13,12 +13,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import qdrant_edge
 from qdrant_client import QdrantClient
 
 from ingest.errors import IndexLocked, IndexMismatch, StoreUnavailable
@@ -386,6 +388,70 @@ def test_only_chunks_come_out_of_a_search(store: PointStore) -> None:
         "chunk",
     }
     assert {chunk for chunk, _ in store.search(EAST, 999)} == set(kept.chunks)
+
+
+def put_texts(store: Store, name: str, texts: Sequence[str], **owner: str) -> tuple[Chunk, ...]:
+    doc_id = hashlib.sha256(name.encode()).hexdigest()
+    chunks = tuple(Chunk(doc_id, name, page, 0, len(text), text, "") for page, text in enumerate(texts, 1))
+    document = Document(doc_id, name, name, len(texts), len(texts), 9, "2026-01-01T00:00:00Z", ())
+    store.add(document, chunks, np.tile(EAST, (len(texts), 1)), **owner)
+    return chunks
+
+
+def test_a_search_for_words_gives_bm25_with_the_idf_of_the_whole_index(store: PointStore) -> None:
+    texts = ["apple", "apple pear", "plum", "fig fig fig fig apple"]
+    chunks = put_texts(store, "fruit.pdf", texts)
+    hits = store.search_words("Is a pear an apple?", 9)
+    model = qdrant_edge.Bm25()
+
+    def idf(count: int) -> float:
+        return log((4 - count + 0.5) / (count + 0.5) + 1)
+
+    def weight(text: str, word: str) -> float:
+        vector = model.embed_document(text)
+        return dict(zip(vector.indices, vector.values, strict=True))[model.embed_query(word).indices[0]]
+
+    expected = {
+        chunks[0]: idf(3) * weight(texts[0], "apple"),
+        chunks[1]: idf(3) * weight(texts[1], "apple") + idf(1) * weight(texts[1], "pear"),
+        chunks[3]: idf(3) * weight(texts[3], "apple"),
+    }
+    assert dict(hits) == pytest.approx(expected, rel=1e-5)
+    assert [chunk for chunk, _ in hits] == sorted(expected, key=lambda chunk: -expected[chunk])
+
+
+def test_a_search_for_words_among_some_chunks_scores_them_as_a_search_among_all(store: PointStore) -> None:
+    chunks = put_texts(store, "fruit.pdf", ["apple", "apple pear", "plum", "fig apple"])
+    other = put_texts(store, "more.pdf", ["pear pear"])
+    everywhere = dict(store.search_words("apple or pear", 9))
+    some = [chunks[1].id, chunks[2].id, other[0].id]
+    assert dict(store.search_words("apple or pear", 9, chunk_ids=some)) == pytest.approx(
+        {chunk: everywhere[chunk] for chunk in (chunks[1], other[0])}, rel=1e-5
+    )
+    assert dict(store.search_words("apple or pear", 9, doc_ids=[other[0].doc_id])) == pytest.approx(
+        {other[0]: everywhere[other[0]]}, rel=1e-5
+    )
+    assert store.search_words("apple", 9, chunk_ids=[]) == store.search_words("apple", 9, doc_ids=[]) == []
+
+
+def test_a_search_for_words_is_cut_at_its_limit_with_ties_by_chunk_id(store: PointStore) -> None:
+    tied = put_texts(store, "fruit.pdf", ["apple pear"] * 7)
+    ordered = sorted(tied, key=lambda chunk: chunk.id)
+    for limit in range(8):
+        assert [chunk for chunk, _ in store.search_words("apple", limit)] == ordered[:limit]
+
+
+@pytest.mark.parametrize("question", ["", "?", "the of and", "zebra", "\x00", "😀"])
+def test_a_question_without_a_word_of_the_library_finds_nothing(store: PointStore, question: str) -> None:
+    put_texts(store, "fruit.pdf", ["apple"])
+    assert store.search_words(question, 5) == []
+
+
+def test_a_search_for_words_sees_whole_documents_of_its_owner_alone(store: PointStore) -> None:
+    put_texts(store, "secret.pdf", ["apple"], owner="ann")
+    break_off(store, make("half.pdf", [EAST] * (BATCH + 1)))
+    assert store.search_words("apple passage", 9) == []
+    assert len(store.search_words("apple", 9, owner="ann")) == 1
 
 
 def test_a_document_without_chunks_is_listed_taken_and_deleted(store: PointStore) -> None:

@@ -102,14 +102,25 @@ class FakeQdrant(ThreadingHTTPServer):
     def nearest(self, found: list[Any], body: Any) -> Any:
         name, vector = body["using"], body["query"]["nearest"]
         scored = [
-            {**point, "version": 0, "score": float(np.dot(point["vector"][name], vector))}
+            {**point, "version": 0, "score": similarity(point["vector"][name], vector)}
             for point in found
             if name in point["vector"]
         ]
         return {"points": sorted(scored, key=lambda point: -point["score"])[: body["limit"]]}
 
 
+def similarity(stored: Any, asked: Any) -> float:
+    """Dot product of two dense or two sparse vectors."""
+    if isinstance(asked, list):
+        return float(np.dot(stored, asked))
+    weights = dict(zip(stored["indices"], stored["values"], strict=True))
+    pairs = zip(asked["indices"], asked["values"], strict=True)
+    return float(sum(weights.get(word, 0.0) * value for word, value in pairs))
+
+
 def fits(point: Any, condition: Any) -> bool:
+    if "has_id" in condition:
+        return point["id"] in condition["has_id"]
     match, value = condition["match"], point["payload"].get(condition["key"])
     return value in match["any"] if "any" in match else value == match["value"]
 
@@ -173,6 +184,8 @@ def use_everything(store: ServerStore) -> None:
     assert store.count() == BATCH + 1
     assert len(store.search(EAST, 5)) == 5
     assert len(store.search(EAST, 5, doc_ids=[document.id, "another"])) == 5
+    assert len(store.search_words("hello", 5)) == 5
+    assert len(store.search_words("hello", 5, doc_ids=[document.id], chunk_ids=[chunks[3].id])) == 1
     taken = store.take(document.id)
     assert taken is not None
     assert sorted(taken.chunks, key=lambda chunk: chunk.start) == chunks

@@ -83,6 +83,22 @@ class Store(Protocol):
         None means all, an empty sequence means none.
         """
 
+    def search_words(
+        self,
+        question: str,
+        limit: int,
+        *,
+        owner: str = LOCAL_OWNER,
+        doc_ids: Sequence[str] | None = None,
+        chunk_ids: Sequence[str] | None = None,
+    ) -> list[tuple[Chunk, float]]:
+        """Find the `limit` chunks with the highest BM25, best first, equal scores by chunk id.
+
+        Chunks that share no word with the question are not among them. How rare a word is, is counted in the
+        whole index, whatever `doc_ids` and `chunk_ids` narrow the search to; None means all, an empty
+        sequence means none.
+        """
+
     def sweep(self) -> int:
         """Remove chunks of unfinished ingests, of every owner; returns how many.
 

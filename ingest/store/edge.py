@@ -101,6 +101,19 @@ class EdgeStore(PointStore):
         with _translated(self._folder):
             return [(point.payload or {}, point.score) for point in self._shard.query(request)]
 
+    def _near_words(self, question: str, limit: int, where: Where) -> list[tuple[dict[str, Any], float]]:
+        words = self._bm25.embed_query(question)
+        if not words.indices:
+            return []
+        request = edge.QueryRequest(
+            limit=limit,
+            query=edge.Query.Nearest(words, using=BM25),
+            filter=_filter(where),
+            with_payload=True,
+        )
+        with _translated(self._folder):
+            return [(point.payload or {}, point.score) for point in self._shard.query(request)]
+
     def _flush(self) -> None:
         with _translated(self._folder):
             self._shard.flush()
@@ -144,6 +157,8 @@ def _filter(where: Where) -> edge.Filter:
             must.append(edge.FieldCondition(key, match=edge.MatchValue(value)))
     if where.doc_ids is not None:
         must.append(_any_of(where.doc_ids))
+    if where.ids is not None:
+        must.append(edge.HasIdCondition(set(where.ids)))
     return edge.Filter(must=must, must_not=[_any_of(where.hidden)] if where.hidden else None)
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -46,12 +46,13 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A filter: each field that is set must match, and no document in `hidden` does."""
+    """A filter: each field that is set must match, and no document in `hidden` does; `ids` are of points."""
 
     kind: str | None = None
     owner: str | None = None
     doc_ids: Sequence[str] | None = None
     hidden: Collection[str] = ()
+    ids: Sequence[str] | None = None
 
 
 class PointStore(ABC):
@@ -140,10 +141,24 @@ class PointStore(ABC):
         with self._turns.reading(owner) as hidden:
             # No condition on `kind`: only chunks have a vector, and the condition doubles the time.
             where = Where(None, owner, doc_ids, hidden | self._unfinished(owner))
-            scored = self._nearest_with_ties(vector, limit, where)
-        found = [(chunk_from(payload), score) for payload, score in scored]
-        found.sort(key=lambda pair: (-pair[1], pair[0].id))
-        return found[:limit]
+            return _best(lambda fetch: self._near(vector, fetch, where), limit)
+
+    def search_words(
+        self,
+        question: str,
+        limit: int,
+        *,
+        owner: str = LOCAL_OWNER,
+        doc_ids: Sequence[str] | None = None,
+        chunk_ids: Sequence[str] | None = None,
+    ) -> list[tuple[Chunk, float]]:
+        """Find the chunks with the highest BM25, best first; see Store."""
+        if limit < 1 or any(ids is not None and not ids for ids in (doc_ids, chunk_ids)):
+            return []
+        points = None if chunk_ids is None else [point_id(owner, id_) for id_ in chunk_ids]
+        with self._turns.reading(owner) as hidden:
+            where = Where(None, owner, doc_ids, hidden | self._unfinished(owner), points)
+            return _best(lambda fetch: self._near_words(question, fetch, where), limit)
 
     def sweep(self) -> int:
         """Remove chunks of unfinished ingests; see Store."""
@@ -174,17 +189,6 @@ class PointStore(ABC):
             self._flush()
         elif any(made.get(name) != value for name, value in _recipe_payload(self._recipe).items()):
             raise IndexMismatch(_mismatch(place, made, self._recipe, way_out))
-
-    def _nearest_with_ties(
-        self, vector: npt.NDArray[np.float32], limit: int, where: Where
-    ) -> list[tuple[dict[str, Any], float]]:
-        """At least `limit` nearest, and all that are as near as the last of them."""
-        fetch = limit + 1
-        while True:
-            scored = self._near(vector, fetch, where)
-            if len(scored) < fetch or scored[-1][1] < scored[limit - 1][1]:
-                return scored
-            fetch *= 4
 
     def _hide(self, owner: str, doc_id: str) -> None:
         """Take a document out of sight before its chunks change."""
@@ -249,6 +253,10 @@ class PointStore(ABC):
     ) -> list[tuple[dict[str, Any], float]]:
         """Payload and cosine of the matching points with a dense vector, best first."""
 
+    @abstractmethod
+    def _near_words(self, question: str, limit: int, where: Where) -> list[tuple[dict[str, Any], float]]:
+        """Payload and BM25 of the matching points that share a word with the question, best first."""
+
     def _flush(self) -> None:  # noqa: B027 - a server does it by itself
         """Make what was written survive a power cut."""
 
@@ -305,6 +313,20 @@ class _Turns:
             with self._changed:
                 self._readers.discard(token)
                 self._changed.notify_all()
+
+
+def _best(
+    fetch: Callable[[int], list[tuple[dict[str, Any], float]]], limit: int
+) -> list[tuple[Chunk, float]]:
+    """The first `limit` chunks, equal scores by chunk id; Qdrant cuts ties as it likes, so all are fetched."""
+    count = limit + 1
+    scored = fetch(count)
+    while len(scored) >= count and scored[-1][1] >= scored[limit - 1][1]:
+        count *= 4
+        scored = fetch(count)
+    found = [(chunk_from(payload), score) for payload, score in scored]
+    found.sort(key=lambda pair: (-pair[1], pair[0].id))
+    return found[:limit]
 
 
 def _check_parts(document: Document, chunks: Sequence[Chunk], vectors: Vectors, dimension: int) -> None:

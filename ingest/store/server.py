@@ -149,6 +149,21 @@ class ServerStore(PointStore):
             )
         return [(point.payload or {}, point.score) for point in answer.points]
 
+    def _near_words(self, question: str, limit: int, where: Where) -> list[tuple[dict[str, Any], float]]:
+        words = self._bm25.embed_query(question)
+        if not words.indices:
+            return []
+        with self._translated():
+            answer = self._client.query_points(
+                self._collection,
+                query=models.SparseVector(indices=words.indices, values=words.values),
+                using=BM25,
+                query_filter=_filter(where),
+                limit=limit,
+                with_payload=True,
+            )
+        return [(point.payload or {}, point.score) for point in answer.points]
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         with _translated(self._address, self._collection):
@@ -203,6 +218,8 @@ def _filter(where: Where) -> models.Filter:
             must.append(models.FieldCondition(key=key, match=models.MatchValue(value=value)))
     if where.doc_ids is not None:
         must.append(_any_of(where.doc_ids))
+    if where.ids is not None:
+        must.append(models.HasIdCondition(has_id=list(where.ids)))
     return models.Filter(must=must, must_not=[_any_of(where.hidden)] if where.hidden else None)
 
 
