@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
@@ -65,16 +66,20 @@ class ChatAnswerer:
     """Any endpoint that speaks the Chat Completions protocol.
 
     `pauses` are the seconds before each further try of a request that was turned away for the moment.
-    A time-out is not tried again: the person has waited long enough.
+    A time-out is not tried again: the person has waited long enough. `hurried` says that the time-out is
+    shorter than the one that an operator can set.
     """
 
     note = ""
 
-    def __init__(self, settings: Settings, *, pauses: Sequence[float] = (0.5, 2.0)) -> None:
+    def __init__(
+        self, settings: Settings, *, pauses: Sequence[float] = (0.5, 2.0), hurried: bool = False
+    ) -> None:
         self.name = settings.llm_model
         self._settings = settings
         self._host = _host(settings.llm_base_url or OPENAI_URL)
         self._pauses = tuple(pauses)
+        self._hurried = hurried
         self._client = _load_client(settings)
         self._sends_temperature = True
 
@@ -96,6 +101,27 @@ class ChatAnswerer:
             raise AnswerFailed(
                 f"The model {self.name!r} gave an empty answer: ask again, or change LLM_MODEL."
             )
+
+    def complete(self, instructions: str, content: str, *, seconds: float, characters: int) -> str:
+        """One short text, for what is done on the way to an answer; asked for once.
+
+        Raises AnswerFailed, also where it takes longer than `seconds` or gets longer than `characters`. The
+        clock is read between pieces, and the wait for one piece is no longer than `seconds` either.
+        """
+        patience = replace(self._settings, llm_timeout=min(seconds, self._settings.llm_timeout))
+        deadline = time.monotonic() + seconds
+        text = ""
+        with (
+            closing(ChatAnswerer(patience, pauses=(), hurried=True)) as quick,
+            closing(quick._open(_messages(instructions, content))) as response,
+        ):
+            for piece in _without_thinking(quick._pieces(response)):
+                text += piece
+                if time.monotonic() > deadline:
+                    raise AnswerFailed(f"The model {self.name!r} took longer than {seconds:g} s.")
+                if len(text) > characters:
+                    raise AnswerFailed(f"The model {self.name!r} wrote more than {characters} characters.")
+        return text
 
     def _open(self, messages: list[ChatCompletionMessageParam]) -> Stream[ChatCompletionChunk]:
         """The stream of events, tried as often as there are pauses, and once more."""
@@ -204,7 +230,8 @@ class ChatAnswerer:
                 what = self._explain_status(error)
             case openai.APITimeoutError() if type(error.__cause__).__name__ != "ConnectTimeout":
                 seconds = f"{self._settings.llm_timeout:g} s"
-                what = f"sent nothing for {seconds}: ask again, take a faster model, or raise LLM_TIMEOUT."
+                more = "." if self._hurried else ", or raise LLM_TIMEOUT."
+                what = f"sent nothing for {seconds}: ask again, take a faster model{more}"
             case openai.APIConnectionError() if started:
                 what = "broke off in the middle of the answer: what is shown is incomplete; ask again."
             case openai.APIConnectionError():
@@ -256,22 +283,26 @@ def make_messages(question: str, sources: Sequence[Chunk]) -> list[ChatCompletio
     tag = f"source-{hashlib.sha256(everything.encode(errors='replace')).hexdigest()[:12]}"
     blocks = [
         f'<{tag} number="{number}" file="{_attribute(chunk.source)}" page="{chunk.page}">\n'
-        + _printable(f"{chunk.heading}\n{chunk.text}").strip()
+        + printable(f"{chunk.heading}\n{chunk.text}").strip()
         + f"\n</{tag}>"
         for number, chunk in enumerate(sources, start=1)
     ]
-    content = "\n\n".join([*blocks, f"Question: {_printable(question)}"])
-    return [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": content}]
+    content = "\n\n".join([*blocks, f"Question: {printable(question)}"])
+    return _messages(INSTRUCTIONS, content)
 
 
-def _printable(text: str) -> str:
+def _messages(instructions: str, content: str) -> list[ChatCompletionMessageParam]:
+    return [{"role": "system", "content": instructions}, {"role": "user", "content": content}]
+
+
+def printable(text: str) -> str:
     """Text without what a person cannot see and a model can: controls, zero-width, tags, private use."""
     kept = (c if c.isprintable() or c == "\n" else " " if c.isspace() else "" for c in text)
     return "".join(kept)
 
 
 def _attribute(name: str) -> str:
-    return re.sub(r'["<>\n]', "", _printable(name))[:200]
+    return re.sub(r'["<>\n]', "", printable(name))[:200]
 
 
 def _host(url: str) -> str:

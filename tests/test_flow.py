@@ -26,23 +26,62 @@ FLOW = [
     "ingest.pipeline",
     "ingest.queue",
     "rag.types",
+    "rag.movement",
     "rag.settings",
     "rag.retrieve",
+    "rag.lexical",
     "rag.rerank",
     "rag.quotes",
+    "rag.passages",
     "rag.answer",
+    "rag.conversation",
     "rag.citations",
     "rag.pipeline",
+    "rag.checks",
+    "rag.votes",
+    "rag.threshold",
     "rag.services",
+    "rag.samples",
     "rag.export",
+    "rag.replay",
+    "rag.evidence",
+    "rag.evidence.questions",
+    "rag.evidence.match",
+    "rag.evidence.measures",
+    "rag.evidence.compare",
+    "rag.evidence.verdict",
+    "rag.evidence.variants",
+    "rag.evidence.runfile",
+    "rag.evidence.run",
+    "rag.evidence.threshold",
+    "rag.evidence.report",
+    "rag.evidence.versus",
+    "rag.evidence.formats",
+    "rag.evidence.export",
+    "rag.evidence.beir",
+    "rag.evidence.sets",
+    "rag.evidence.usage",
+    "rag.evidence.generate",
+    "rag.evidence.jobs",
+    "rag.evidence.command",
     "rag.api",
     "rag.guard",
+    "rag.train",
+    "rag.train.options",
+    "rag.train.pairs",
+    "rag.train.mine",
+    "rag.train.model",
+    "rag.train.measure",
+    "rag.train.record",
+    "rag.train.batch",
+    "rag.train.learn",
+    "rag.train.calibrate",
+    "rag.train.run",
+    "rag.train.own",
+    "rag.train.__main__",
     "rag.cli",
 ]
 """Every module in the order of the data; a module imports only from above itself."""
-
-OFF_THE_LINE = {"rag.train"}
-"""Tools that are run by hand and that nothing imports."""
 
 AT_FIRST_USE = {"rag.api", "ingest.store.server"}
 """Modules that are imported only where they are wanted, because their library is heavy."""
@@ -54,8 +93,10 @@ OWNERS = {
     "semantic_text_splitter": {"ingest.chunk"},
     "openai": {"rag.answer"},
     "markdown_it": {"rag.citations"},
+    "ir_measures": {"rag.evidence.measures"},
+    "py3langid": {"rag.checks"},
     "qdrant_client": {"ingest.store.server"},
-    "sqlite3": {"ingest.queue"},
+    "sqlite3": {"ingest.queue", "rag.votes"},
     "typer": {"rag.cli"},
     "fastapi": {"rag.api"},
 }
@@ -81,7 +122,7 @@ def imports(path: Path) -> set[str]:
 
 
 def test_every_module_has_its_place_in_the_flow() -> None:
-    assert set(modules()) - OFF_THE_LINE == set(FLOW)
+    assert set(modules()) == set(FLOW)
 
 
 def test_modules_import_only_what_comes_before_them() -> None:

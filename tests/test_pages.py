@@ -1,18 +1,36 @@
-"""Both pages in Streamlit's own test harness, over real services."""
+"""The pages in Streamlit's own test harness, over real services."""
 
 from __future__ import annotations
 
 import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qs
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 import rag.services
+from app_pages.parts.answers import differences
+from app_pages.parts.links import Link, query, read_link
+from app_pages.parts.stream import Stoppable, Writing
+from app_pages.parts.turn import Look, Turn
+from ingest.embed import Embedder
+from ingest.errors import BadRequest, StoreUnavailable
 from ingest.store import LOCAL_OWNER
-from rag.rerank import Calibration, Reranker
+from ingest.types import Chunk, Document
+from rag.pipeline import answer
+from rag.rerank import Calibration, PairScores, Reranker
 from rag.services import Lazy, Services
-from tests.fakes import BrokenModel
+from rag.settings import Settings
+from rag.types import Answer, Answered, Citation, Hit, Ranking, Seconds
+from rag.votes import Tally, VoteLog
+from tests.fake_llm import FakeLlm, fail, say
+from tests.fakes import BrokenModel, a_chunk
 from tests.pdfs import encrypted_pdf, text_pdf
 
 PAGES = Path(__file__).resolve().parents[1] / "app_pages"
@@ -130,7 +148,7 @@ def test_a_question_outside_the_documents_is_doubted(library: Services) -> None:
 
 def test_the_conversation_is_kept(library: Services) -> None:
     page = ask(ask(open_page("ask.py")), "Which grade of oil?")
-    assert [turn.question for turn in page.session_state["turns"]] == [QUESTION, "Which grade of oil?"]
+    assert [turn.words.asked for turn in page.session_state["turns"]] == [QUESTION, "Which grade of oil?"]
     assert QUESTION in words(page)
 
 
@@ -180,3 +198,387 @@ def test_finished_uploads_can_be_cleared(library: Services) -> None:
     page = open_page("documents.py")
     page.button(key="clear").click().run()
     assert library.queue.jobs(owner=LOCAL_OWNER) == []
+
+
+# --- Conversation ----------------------------------------------------------------------------------------
+
+
+def latest(page: AppTest) -> Turn:
+    turn: Turn = page.session_state["turns"][-1]
+    return turn
+
+
+def press(page: AppTest, label: str) -> AppTest:
+    next(button for button in page.button if button.label == label).click().run()
+    assert not page.exception
+    return page
+
+
+def test_a_follow_up_is_put_into_words_by_a_rule_that_is_told(library: Services) -> None:
+    page = ask(ask(open_page("ask.py")), "Which grade?")
+    assert latest(page).ranking.question == "Which grade? (pump oil)"
+    shown = words(page).replace("\\", "")
+    assert "Searched for: **Which grade? (pump oil)**" in shown
+    assert "gets the key words of the question before it" in shown
+
+
+def test_a_follow_up_can_be_searched_for_as_typed(library: Services) -> None:
+    page = press(ask(ask(open_page("ask.py")), "Which grade?"), "Search as typed")
+    assert latest(page).ranking.question == "Which grade?"
+    assert len(page.session_state["turns"]) == 2
+    assert "Searched for" not in words(page)
+
+
+def test_an_edited_question_is_asked_as_it_stands_in_the_same_place(library: Services) -> None:
+    page = ask(ask(open_page("ask.py")), "Which grade?")
+    page.text_area[0].set_value("Is it deep?")
+    press(page, "Ask again")
+    assert [turn.words.asked for turn in page.session_state["turns"]] == [QUESTION, "Which grade?"]
+    assert latest(page).ranking.question == "Is it deep?"
+    assert latest(page).words.how == "edited"
+
+
+def test_a_new_topic_clears_the_conversation_and_can_be_undone(library: Services) -> None:
+    page = press(ask(open_page("ask.py")), "New topic")
+    assert QUESTION not in words(page)
+    press(page, "Undo")
+    assert QUESTION in words(page)
+    press(page, "New topic")
+    ask(page, "Which grade?")
+    assert latest(page).ranking.question == "Which grade?"
+
+
+def test_regenerate_writes_again_from_the_same_ranking(library: Services) -> None:
+    page = ask(open_page("ask.py"))
+    before = latest(page).ranking, latest(page).answers["reranked"]
+    press(page, "Regenerate")
+    assert latest(page).ranking is before[0]
+    assert latest(page).answers["reranked"] is not before[1]
+    assert latest(page).answers["reranked"].answer == before[1].answer
+
+
+@pytest.fixture
+def with_llm(
+    settings: Settings, embedder: Embedder, reranker: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeLlm]:
+    with FakeLlm(
+        say("Every 500 hours [1]."), say("Which grade of oil does the pump need?"), fail(400)
+    ) as llm:
+        made = Services(replace(settings, llm_base_url=llm.base_url, llm_model="tiny"))
+        made.use_models(embedder, reranker)
+        made.queue.add("pump.pdf", text_pdf(MANUAL), owner=LOCAL_OWNER)
+        made.queue.run_pending()
+        monkeypatch.setattr(rag.services, "_SHARED", Lazy(lambda: made))
+        yield llm
+        made.close()
+
+
+def test_an_llm_puts_follow_ups_into_words_and_its_failure_is_told(with_llm: FakeLlm) -> None:
+    page = ask(ask(open_page("ask.py")), "Which grade?")
+    assert latest(page).ranking.question == "Which grade of oil does the pump need?"
+    assert "by the LLM" in words(page)
+    ask(page, "Why?")
+    assert latest(page).words.how == "rule"
+    assert "The LLM could not put it into words" in words(page)
+    assert "HTTP 400" in words(page)
+
+
+# --- Settings --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_documents(library: Services) -> Services:
+    lake = [["The lake is deep.", "The pump of the lake needs no oil at all."]]
+    library.queue.add("lake.pdf", text_pdf(lake, title="Lake"), owner=LOCAL_OWNER)
+    library.queue.run_pending()
+    return library
+
+
+def id_of(services: Services, source: str) -> str:
+    return next(document.id for document in services.store.documents() if document.source == source)
+
+
+def test_the_scope_narrows_the_search_itself_and_asks_the_latest_question_again(
+    two_documents: Services,
+) -> None:
+    page = ask(open_page("ask.py"))
+    assert {hit.chunk.source for hit in latest(page).ranking.hits} == {"pump.pdf", "lake.pdf"}
+    page.multiselect(key="scope").set_value([id_of(two_documents, "lake.pdf")]).run()
+    assert {hit.chunk.source for hit in latest(page).ranking.hits} == {"lake.pdf"}
+    assert "only 1 of 2 documents: lake.pdf" in words(page).replace("\\", "")
+
+
+def test_a_deleted_document_leaves_the_scope_and_that_is_told(two_documents: Services) -> None:
+    page = ask(open_page("ask.py"))
+    page.multiselect(key="scope").set_value([id_of(two_documents, "lake.pdf")]).run()
+    two_documents.delete(id_of(two_documents, "lake.pdf"))
+    page.run()
+    assert page.multiselect(key="scope").value == []
+    assert "One chosen document is no longer in the library. All documents are asked now." in words(page)
+    assert {hit.chunk.source for hit in latest(page).ranking.hits} == {"pump.pdf"}
+
+
+def test_fewer_sources_keep_the_ranking_and_another_depth_makes_a_new_one(library: Services) -> None:
+    page = ask(open_page("ask.py"))
+    hits = latest(page).ranking.hits
+    page.slider(key="sources").set_value(1).run()
+    assert latest(page).ranking.hits is hits
+    assert len(latest(page).answers["reranked"].sources) == 1
+    assert len(cards(page)) == 2
+    page.segmented_control(key="depth").set_value(10).run()
+    assert latest(page).ranking.hits is not hits
+    assert latest(page).look == Look(depth=10, sources=1)
+    assert "10 candidates instead of 50" in words(page)
+
+
+def test_reset_brings_the_defaults_back_and_asks_again(two_documents: Services) -> None:
+    page = ask(open_page("ask.py"))
+    page.multiselect(key="scope").set_value([id_of(two_documents, "lake.pdf")])
+    page.slider(key="sources").set_value(2)
+    page.segmented_control(key="depth").set_value(100).run()
+    page.button(key="reset").click().run()
+    assert latest(page).look == Look()
+    assert "instead of" not in words(page)
+
+
+def test_the_settings_name_the_models_in_use(library: Services) -> None:
+    shown = words(open_page("ask.py")).replace("\\", "")
+    assert f"Bi-encoder: {library.stages.embedder.name}" in shown
+    assert "Answers: extractive (no LLM configured)" in shown
+
+
+# --- Links -----------------------------------------------------------------------------------------------
+
+
+def a_document(letter: str) -> Document:
+    return Document(letter * 64, f"{letter}.pdf", letter, 1, 1, 1, "2026-01-01T00:00:00+00:00", ())
+
+
+def parse(address: str) -> dict[str, list[str]]:
+    return parse_qs(address.removeprefix("?"))
+
+
+def test_a_link_brings_back_the_question_and_every_setting() -> None:
+    look = Look("Compare", 100, 3, ("a" * 64, "b" * 64))
+    address = query("What & why? 50 %\u00e9", look)
+    documents = [a_document(letter) for letter in "abc"]
+    assert read_link(parse(address), documents) == Link("What & why? 50 %\u00e9", look)
+
+
+def test_no_parameters_are_no_link_and_few_mean_the_defaults() -> None:
+    assert read_link({}, []) is None
+    assert read_link({"q": ["Why?"]}, []) == Link("Why?", Look())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"q": [""]}, "q must be"),
+        ({"q": ["x" * 2001]}, "q must be"),
+        ({"q": ["Why?", "How?"]}, "q is given more than once"),
+        ({"q": ["Why?"], "mode": ["<script>"]}, "mode must be on, off, compare"),
+        ({"q": ["Why?"], "depth": ["51"]}, "depth must be one of"),
+        ({"q": ["Why?"], "depth": ["1e2"]}, "depth must be one of"),
+        ({"q": ["Why?"], "depth": ["\u0661\u0660"]}, "depth must be one of"),
+        ({"q": ["Why?"], "sources": ["-1"]}, "sources must be from 1 to 10"),
+        ({"q": ["Why?"], "doc": ["a"]}, "doc 'a' is no document"),
+        ({"q": ["Why?"], "doc": ["a" * 12, "f" * 12]}, "doc 'ffffffffffff' is no document"),
+        ({"q": ["Why?"], "owner": ["somebody"]}, "'owner' is no parameter"),
+    ],
+)
+def test_a_link_that_cannot_be_used_is_refused_by_name(parameters: dict[str, list[str]], named: str) -> None:
+    with pytest.raises(BadRequest, match=re.escape(named)):
+        read_link(parameters, [a_document("a"), a_document("b")])
+
+
+def test_opening_a_link_asks_once_with_its_settings(two_documents: Services) -> None:
+    page = AppTest.from_file(str(PAGES / "main.py"), default_timeout=60)
+    look = Look("Off", 20, 2, (id_of(two_documents, "lake.pdf"),))
+    for name, values in parse(query(QUESTION, look)).items():
+        page.query_params[name] = values
+    page.run()
+    assert not page.exception
+    assert latest(page).look == look
+    assert latest(page).ranking.question == QUESTION
+    page.run()
+    assert len(page.session_state["turns"]) == 1
+    ask(page, "How deep is the lake in winter?")
+    assert [turn.words.asked for turn in page.session_state["turns"]] == [
+        QUESTION,
+        "How deep is the lake in winter?",
+    ]
+
+
+def test_a_hostile_link_asks_nothing_and_its_words_stay_words(library: Services) -> None:
+    page = AppTest.from_file(str(PAGES / "main.py"), default_timeout=60)
+    page.query_params["q"] = QUESTION
+    page.query_params["![x](https:evil.example)"] = "1"
+    page.run()
+    assert "turns" not in page.session_state or not page.session_state["turns"]
+    assert "This link cannot be used" in page.error[0].value
+    assert "evil.example" not in re.sub(r"(`+) .*? \1", "", page.error[0].value)
+
+
+# --- Comparing -------------------------------------------------------------------------------------------
+
+
+class TurnedAround:
+    """A cross-encoder that likes the last candidate best; sentences it likes long."""
+
+    device = "cpu, float32"
+
+    def logits(self, question: str, passages: Sequence[str]) -> PairScores:
+        return PairScores(np.arange(len(passages), dtype=np.float32), tuple(False for _ in passages))
+
+
+def compare_blind(page: AppTest) -> AppTest:
+    page.segmented_control(key="mode").set_value("Compare").run()
+    page.toggle(key="blind").set_value(True).run()
+    return ask(page)
+
+
+@pytest.fixture
+def different_answers(library: Services) -> Services:
+    """The second look turns the order around, so that both sides quote from other sources."""
+    turned = Reranker("turned around", TurnedAround(), 0, Calibration())
+    library.use_models(library.embedder, turned)
+    return library
+
+
+def test_a_blind_comparison_hides_what_would_give_the_sides_away(different_answers: Services) -> None:
+    page = compare_blind(open_page("ask.py"))
+    shown = words(page)
+    assert "**Answer A**" in shown
+    assert "**Answer B**" in shown
+    for secret in ("**Reranked**", "Bi-encoder only", "Reranked order", "#q1-", "total"):
+        assert secret not in shown
+    assert cards(page) == []
+    labels = [button.label for button in page.button]
+    assert {"A is better", "B is better", "No difference", "Reveal without voting"} <= set(labels)
+    assert "Question as JSON" not in labels
+
+
+@pytest.mark.parametrize("letter", ["A", "B"])
+def test_a_vote_reveals_the_sides_and_is_kept(different_answers: Services, letter: str) -> None:
+    page = compare_blind(open_page("ask.py"))
+    swapped = latest(page).swapped
+    press(page, f"{letter} is better")
+    (vote,) = VoteLog(different_answers.settings.data / "votes.sqlite3").votes()
+    assert vote.choice == ("reranked" if (letter == "A") == swapped else "plain")
+    assert vote.question == QUESTION
+    shown = words(page)
+    assert f"You chose {letter}" in shown
+    assert "**Reranked**" in shown
+    assert "Reranked order" in shown
+    assert "Of the 1 that chose" in shown.replace("\\", "")
+    assert "A is better" not in [button.label for button in page.button]
+
+
+def test_the_last_vote_can_be_taken_back(different_answers: Services) -> None:
+    page = press(compare_blind(open_page("ask.py")), "No difference")
+    assert "1 saw no difference" in words(page)
+    press(page, "Take back the last vote")
+    assert VoteLog(different_answers.settings.data / "votes.sqlite3").tally() == Tally(0, 0, 0)
+    assert "No vote on this question" in words(page)
+
+
+def test_revealing_without_a_vote_leaves_none(different_answers: Services) -> None:
+    page = press(compare_blind(open_page("ask.py")), "Reveal without voting")
+    assert "Reranked order" in words(page)
+    assert VoteLog(different_answers.settings.data / "votes.sqlite3").votes() == []
+    assert "A is better" not in [button.label for button in page.button]
+
+
+def test_what_was_seen_with_its_labels_cannot_be_voted_on(different_answers: Services) -> None:
+    page = ask(open_page("ask.py"))
+    page.segmented_control(key="mode").set_value("Compare").run()
+    page.toggle(key="blind").set_value(True).run()
+    assert "A is better" not in [button.label for button in page.button]
+    assert "its sides are known" in words(page)
+
+
+def hits_of(*names: str) -> tuple[Hit, ...]:
+    chunks = [a_chunk(name, start=number * 10) for number, name in enumerate(names)]
+    return tuple(Hit(chunk, 0.5, rank) for rank, chunk in enumerate(chunks, start=1))
+
+
+def cites(*hits: Hit) -> Answered:
+    citations = tuple(Citation(number, hit.chunk) for number, hit in enumerate(hits, start=1))
+    return Answered(Answer("text", citations, ()), (), True, "tiny", "", None, 0.1, "")
+
+
+def test_the_difference_of_two_answers_is_what_only_one_of_them_cites() -> None:
+    hits = hits_of("apple", "pear", "plum", "fig")
+    ranking = Ranking("?", hits, (), 2, Seconds(0, 0, 0), "e", "r", "", None)
+    assert differences(ranking, cites(hits[0], hits[1]), cites(hits[0], hits[2], hits[3])) == [
+        "2 of 3 citations of the reranked answer were outside the bi-encoder's top 2.",
+        "Only the reranked answer cites fruit.pdf, page 1 (bi-encoder #3); fruit.pdf, page 1 (bi-encoder #4).",
+        "Only the bi-encoder's answer cites fruit.pdf, page 1 (bi-encoder #2).",
+    ]
+    assert differences(ranking, cites(hits[0]), cites(hits[0]))[-1] == "Both answers cite the same passages."
+    assert differences(ranking, cites(), cites()) == []
+
+
+# --- Stopping --------------------------------------------------------------------------------------------
+
+
+class Drips:
+    """An answerer that writes one word and then falls silent."""
+
+    name = "drips"
+    note = ""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def stream(self, question: str, sources: Sequence[Chunk]) -> Iterator[str]:
+        yield "Every "
+        self.over.wait(30)
+        yield "500 hours"
+
+
+def a_ranking() -> Ranking:
+    return Ranking("?", hits_of("apple"), (), 1, Seconds(0, 0, 0), "e", "r", "", None)
+
+
+def wait_for_text(writing: Writing) -> None:
+    deadline = time.monotonic() + 10
+    while not writing.text and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_stop_keeps_the_text_so_far_although_the_llm_is_silent() -> None:
+    answerer = Drips()
+    writing = Writing(lambda on_text, stop: answer(a_ranking(), Stoppable(answerer, stop), on_text=on_text))
+    wait_for_text(writing)
+    writing.stop()
+    assert writing.result().answer.text == "Every "
+    assert writing.stopped
+    answerer.over.set()
+
+
+def test_a_complete_answer_is_not_stopped_afterwards() -> None:
+    answerer = Drips()
+    answerer.over.set()
+    writing = Writing(lambda on_text, stop: answer(a_ranking(), Stoppable(answerer, stop), on_text=on_text))
+    assert writing.result().answer.text == "Every 500 hours"
+    writing.stop()
+    assert not writing.stopped
+
+
+class Breaks:
+    """An answerer whose store is gone."""
+
+    name = "breaks"
+    note = ""
+
+    def stream(self, question: str, sources: Sequence[Chunk]) -> Iterator[str]:
+        if not sources:
+            yield ""
+        raise StoreUnavailable("gone")
+
+
+def test_an_error_for_the_person_in_front_comes_out_of_the_thread() -> None:
+    writing = Writing(lambda on_text, stop: answer(a_ranking(), Stoppable(Breaks(), stop), on_text=on_text))
+    with pytest.raises(StoreUnavailable, match="gone"):
+        writing.result()

@@ -1,0 +1,78 @@
+"""Both orders of one question: the movement between them, the cards side by side, all candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import streamlit as st
+
+from app_pages.parts.answers import card_prefix
+from app_pages.parts.asking import open_source_next
+from app_pages.parts.cards import hit_card, ranked_card
+from app_pages.parts.movement import show_movement
+from app_pages.parts.text import one_paragraph
+from app_pages.parts.turn import Side, Turn
+from rag.types import Ranking
+
+
+def show_orders(turn: Turn, sides: Sequence[Side]) -> None:
+    """The movement picture, the two orders as cards, and the table of all candidates."""
+    ranking = turn.ranking
+    if not ranking.hits:
+        st.info("No passage was found.", icon=":material/search_off:")
+        return
+    reranked = "reranked" in sides and bool(ranking.order)
+    if reranked:
+        clicked = show_movement(ranking, key=f"movement-{turn.id}")
+        if clicked:
+            open_source_next(ranking.question, clicked.chunk)
+    with st.container(key=f"orders-{turn.number}"):
+        left, right = st.columns(2) if reranked else (st.container(), None)
+        with left:
+            _show_hits(turn, reranked=reranked)
+        if right:
+            with right:
+                _show_ranked(turn)
+    with st.expander(f"All {len(ranking.hits)} candidates"):
+        _show_table(ranking, reranked=reranked)
+
+
+def _show_hits(turn: Turn, *, reranked: bool) -> None:
+    ranking = turn.ranking
+    second = {ranked.hit.rank: ranked for ranked in ranking.order} if reranked else {}
+    st.subheader("Bi-encoder order", anchor=False)
+    for hit in ranking.hits[: ranking.sources]:
+        ranked = second.get(hit.rank)
+        hit_card(
+            hit,
+            ranked,
+            anchor=f"{card_prefix(turn, 'plain')}{hit.rank}",
+            chosen=not reranked or (ranked is not None and ranked.rank <= ranking.sources),
+            on_open=partial(open_source_next, ranking.question),
+        )
+
+
+def _show_ranked(turn: Turn) -> None:
+    st.subheader("Reranked order", anchor=False)
+    for ranked in turn.ranking.ranked:
+        ranked_card(
+            ranked,
+            anchor=f"{card_prefix(turn, 'reranked')}{ranked.rank}",
+            on_open=partial(open_source_next, turn.ranking.question),
+        )
+
+
+def _show_table(ranking: Ranking, *, reranked: bool) -> None:
+    second = {ranked.hit.rank: ranked for ranked in ranking.order} if reranked else {}
+    rows = []
+    for hit in ranking.hits:
+        ranked = second.get(hit.rank)
+        row: dict[str, object] = {"bi-encoder rank": hit.rank}
+        if ranked:
+            row |= {"reranked": ranked.rank, "moved": ranked.moved}
+        row |= {"document": hit.chunk.source, "page": hit.chunk.page, "cosine": round(hit.cosine, 3)}
+        if ranked:
+            row |= {"logit": round(ranked.logit, 2), "sigmoid": round(ranked.probability, 3)}
+        rows.append(row | {"text": one_paragraph(hit.chunk.text)})
+    st.dataframe(rows, hide_index=True, width="stretch")
