@@ -7,6 +7,7 @@ from datetime import datetime
 import streamlit as st
 
 from app_pages.parts.deletions import deleted
+from app_pages.parts.samples import sample_row, undo_samples
 from app_pages.parts.text import plain, size_text
 from ingest.errors import UserError
 from ingest.queue import Job, State
@@ -32,6 +33,7 @@ def page() -> None:
         _upload(services)
         _queue(services)
         _undo(services)
+        sample_row(services, owner=LOCAL_OWNER)
         _library(services)
     except UserError as error:
         st.error(plain(str(error), limit=1000), icon=":material/error:")
@@ -125,7 +127,8 @@ def _offer_retry(job: Job, services: Services) -> None:
 
 
 def _undo(services: Services) -> None:
-    for item in list(deleted()):
+    together = {id(item) for item in undo_samples(services)}
+    for item in [item for item in deleted() if id(item) not in together]:
         document = item.stored.document
         with st.container(
             border=True, horizontal=True, vertical_alignment="center", key=f"undo-{document.id}"
@@ -143,7 +146,10 @@ def _library(services: Services) -> None:
     documents = services.store.documents(owner=LOCAL_OWNER)
     if not documents:
         if not services.queue.jobs(owner=LOCAL_OWNER):
-            st.info("No documents yet. Drop PDFs on the field above.", icon=":material/upload_file:")
+            st.info(
+                "No documents yet. Drop PDFs on the field above, or load the sample library.",
+                icon=":material/upload_file:",
+            )
         return
     pages = sum(document.pages for document in documents)
     chunks = sum(document.chunks for document in documents)
@@ -163,9 +169,10 @@ def _filtered(documents: list[Document]) -> list[Document]:
 
 
 def _show_document(document: Document, services: Services) -> None:
-    with st.container(border=True, key=f"document-{document.id}"):
-        text, button = st.columns([7, 1], vertical_alignment="center")
-        with text:
+    with st.container(
+        border=True, horizontal=True, vertical_alignment="center", key=f"document-{document.id}"
+    ):
+        with st.container(gap=None):
             st.markdown(f"**{plain(document.source, limit=120)}**")
             st.caption(
                 f"{document.pages} pages · {document.chunks} chunks · {size_text(document.size)} · "
@@ -173,7 +180,9 @@ def _show_document(document: Document, services: Services) -> None:
             )
             for warning in document.warnings:
                 st.caption(f":orange[:material/warning: {plain(warning, limit=400)}]")
-        if button.button("Delete", icon=":material/delete:", key=f"delete-{document.id}", width="stretch"):
+        if st.button(
+            "Delete", icon=":material/delete:", key=f"delete-{document.id}", type="tertiary", width="content"
+        ):
             _confirm(document, services)
 
 
