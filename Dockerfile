@@ -12,6 +12,8 @@ COPY app_pages app_pages
 COPY ingest ingest
 COPY rag rag
 COPY models models
+COPY samples/__init__.py samples/questions.jsonl samples/
+COPY samples/pdfs samples/pdfs
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
  && useradd --create-home app && mkdir /data && chown app /data
 USER app
