@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import narwhals.stable  # noqa: F401 - now: a page (altair) and the warm-up (scikit-learn) at once end in a deadlock
 import streamlit as st
 from starlette.middleware import Middleware
 from starlette.routing import Mount

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from app_pages.parts.asking import ask_next, ask_pending, bring_back, cleared, conversation
+from app_pages.parts.asking import (
+    ask_next,
+    ask_pending,
+    bring_back,
+    cleared,
+    conversation,
+    pending_question,
+)
 from app_pages.parts.links import read_link
 from app_pages.parts.panel import look_panel, set_look
 from app_pages.parts.samples import offer_samples, suggested_questions
@@ -31,11 +39,11 @@ def page() -> None:
             return
         _follow_link(documents)
         look = look_panel(documents, services)
-        _ask(look, services)
-        if conversation():
-            show_conversation(conversation(), look, services)
-        else:
-            _explain(services)
+        with _ask(look, services):
+            if conversation():
+                show_conversation(conversation(), look, services)
+            else:
+                _explain(services)
     except UserError as error:
         st.error(plain(str(error), limit=1000), icon=":material/error:")
 
@@ -78,7 +86,8 @@ def _follow_link(documents: Sequence[Document]) -> None:
             ask_next(link.question, exactly=True)
 
 
-def _ask(look: Look, services: Services) -> None:
+def _ask(look: Look, services: Services) -> DeltaGenerator:
+    """The question box; asks what waits, and returns the place for what is known then."""
     # inside a container, or it would stick to the bottom and keep the page scrolled past the answer
     with st.container(key="ask"):
         asked = st.chat_input("Ask a question", max_chars=MAX_QUESTION_CHARS)
@@ -88,10 +97,17 @@ def _ask(look: Look, services: Services) -> None:
     problem = st.session_state.get("link-problem")
     if problem:
         st.error(plain(problem, limit=1000), icon=":material/link_off:")
+    question = pending_question()
+    if not question:
+        return st.container()
+    # one element in the place of all that stood here, which would otherwise be pushed down step by step
+    place = st.empty()
+    place.text(question)
     try:
         ask_pending(look, services)
     except UserError as error:
         st.error(plain(str(error), limit=1000), icon=":material/error:")
+    return place.container()
 
 
 if __name__ == "__main__":

@@ -18,14 +18,17 @@ def main() -> None:
     from app_pages.parts.deletions import finish_deletions
     from app_pages.parts.style import apply_style
 
-    st.set_page_config(page_title="Second Look", page_icon=str(ASSETS / "icon.png"), layout="wide")
     st.logo(str(ASSETS / "logo.svg"), icon_image=str(ASSETS / "icon.png"), size="large")
     page = st.navigation(
         [
             st.Page("ask.py", title="Ask", icon=":material/search:", default=True),
             st.Page("documents.py", title="Documents", icon=":material/description:", url_path="documents"),
+            st.Page("evidence.py", title="Evidence", icon=":material/balance:", url_path="evidence"),
         ],
         position="top",
+    )
+    st.set_page_config(
+        page_title=f"{page.title} · Second Look", page_icon=str(ASSETS / "icon.png"), layout="wide"
     )
     apply_style()
     finish_deletions(here=page.url_path)

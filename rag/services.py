@@ -24,6 +24,7 @@ from rag.checks import load_languages
 from rag.pipeline import Stages
 from rag.rerank import Reranker, load_reranker
 from rag.settings import Settings, read_settings
+from rag.threshold import Threshold, apply_threshold, library_fingerprint, read_threshold, threshold_file
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +107,24 @@ class Services:
 
     @property
     def stages(self) -> Stages:
-        """What a question runs through; a reranker that cannot be loaded is said, not hidden."""
+        """What a question runs through; a reranker that cannot be loaded is said, not hidden.
+
+        A threshold that was chosen on the Evidence page is in the reranker as long as it fits model and library.
+        """
         reranker, problem = self._reranker.get()
+        threshold = self.threshold
+        if reranker and threshold:
+            reranker = apply_threshold(reranker, threshold, self.library_fingerprint())
         return Stages(self.embedder, self.store, reranker, problem)
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """The threshold that somebody chose, whether it still fits or not. Raises StoreUnavailable."""
+        return read_threshold(threshold_file(self.settings.data, LOCAL_OWNER))
+
+    def library_fingerprint(self) -> str:
+        """The same for the same documents, cut and embedded alike. Raises StoreUnavailable."""
+        return library_fingerprint(self.store.documents(owner=LOCAL_OWNER), self.embedder.id)
 
     @property
     def answerer(self) -> Answerer:

@@ -12,9 +12,9 @@ from ingest.errors import BadRequest, StoreUnavailable
 from rag.evidence.questions import Judgement, Question, QuestionSet
 from rag.evidence.runfile import Corpus, Header, Model, Run
 from rag.evidence.sets import EvidenceStore, RunSummary, clean_set_name
-from rag.evidence.threshold import Threshold
 from rag.evidence.usage import UsageLog, Used, signal, used
 from rag.evidence.variants import BI_ENCODER, Fusion, Variant
+from rag.threshold import Threshold
 from rag.types import Answer, Answered, Citation, Hit, Ranked, Ranking, Seconds
 from tests.fakes import a_chunk
 

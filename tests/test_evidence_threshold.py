@@ -8,8 +8,9 @@ import pytest
 
 from rag.evidence.questions import Question
 from rag.evidence.runfile import Model, Outcome, Result
-from rag.evidence.threshold import Threshold, advise, choose, with_threshold
+from rag.evidence.threshold import advise, choose
 from rag.evidence.variants import Timing
+from rag.threshold import Threshold, apply_threshold
 from tests.fakes import length_reranker
 
 MODEL = Model("word lengths", "word lengths", "abc", "cpu", 0.0, 0.0)
@@ -73,10 +74,10 @@ def test_a_chosen_threshold_is_a_probability_of_its_own_model_on_its_own_library
     reranker = replace(length_reranker(threshold=0.9), revision="abc")
     chosen = choose(advice, MODEL, "corpus")
     assert chosen == Threshold(1.0, "word lengths", "abc", "corpus")
-    applied = with_threshold(reranker, chosen, "corpus").calibration
+    applied = apply_threshold(reranker, chosen, "corpus").calibration
     assert applied.threshold == reranker.calibration.probability(1.0)
     other_weights = replace(reranker, revision="xyz")
-    assert with_threshold(other_weights, chosen, "corpus") == other_weights
-    assert with_threshold(replace(reranker, name="other"), chosen, "corpus").calibration.threshold == 0.9
-    assert with_threshold(reranker, chosen, "another library") == reranker
-    assert with_threshold(reranker, None, "corpus") == reranker
+    assert apply_threshold(other_weights, chosen, "corpus") == other_weights
+    assert apply_threshold(replace(reranker, name="other"), chosen, "corpus").calibration.threshold == 0.9
+    assert apply_threshold(reranker, chosen, "another library") == reranker
+    assert apply_threshold(reranker, None, "corpus") == reranker

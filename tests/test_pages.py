@@ -89,8 +89,8 @@ def test_a_question_gets_a_cited_answer_and_both_orders(library: Services) -> No
     assert "every 500 hours" in shown
     assert "[\\[1\\]](#q1-reranked-1)" in shown
     assert [heading.value for heading in page.subheader if "order" in heading.value] == [
-        "Bi-encoder order",
         "Reranked order",
+        "Bi-encoder order",
     ]
     found = len(library.store.search(library.embedder.embed([QUESTION])[0], 5))
     assert len(cards(page)) == 2 * found

@@ -8,6 +8,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from app_pages.parts.asking import open_source_next
+from app_pages.parts.evidence_threshold import threshold_note
 from app_pages.parts.text import plain
 from app_pages.parts.turn import TITLES, Side, Turn
 from rag.checks import Concern, concerns
@@ -54,10 +55,13 @@ def _show_concern(concern: Concern) -> None:
 
 
 def answer_places(turn: Turn, sides: Sequence[Side], *, blind: bool) -> dict[Side, DeltaGenerator]:
-    """A place for each answer, side by side; blind ones are titled A and B."""
+    """A place for each answer, side by side; blind ones are titled A and B.
+
+    With their names, the last side comes first on the page; the style turns wide columns round.
+    """
     columns = st.container(key=f"answers-{turn.number}{'-blind' if blind else ''}").columns(len(sides))
     places: dict[Side, DeltaGenerator] = {}
-    for letter, side, column in zip(LETTERS, sides, columns, strict=False):
+    for letter, side, column in zip(LETTERS, sides, columns if blind else columns[::-1], strict=False):
         with column, st.container(key=f"answer-{turn.number}-{letter if blind else side}"):
             if len(sides) > 1:
                 st.markdown(f"**Answer {letter}**" if blind else f"**{TITLES[side]}**")
@@ -124,6 +128,9 @@ def show_status(turn: Turn, sides: Sequence[Side], services: Services, *, blind:
         first = f"first token {_ms(answered.seconds_first)}, " if answered.seconds_first else ""
         before = seconds.total if side == "reranked" else seconds.embed + seconds.search
         parts.append(f"{name}: {first}total {_ms(before + answered.seconds)}")
+    chosen = threshold_note(services)
+    if chosen and "reranked" in sides:
+        parts.append(chosen)
     st.caption(" · ".join(parts))
 
 

@@ -42,6 +42,12 @@ def ask_next(question: str, *, exactly: bool = False, instead: bool = False) -> 
     st.session_state[_WISH] = _Wish(question, exactly, instead)
 
 
+def pending_question() -> str:
+    """The question that waits to be asked, as typed; "" where there is none."""
+    wish: _Wish | None = st.session_state.get(_WISH)
+    return wish.question if wish else ""
+
+
 def ask_pending(look: Look, services: Services) -> None:
     """Ask the question that waits, if there is one. Raises BadRequest, StoreUnavailable: it then waits no more."""
     wish: _Wish | None = st.session_state.get(_WISH)

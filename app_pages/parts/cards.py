@@ -15,10 +15,18 @@ NO_BREAK = "\u00a0"
 
 OnOpen = Callable[[Chunk], None]
 """What a card does when its page is asked for."""
+Judge = Callable[[Chunk, str], None]
+"""Draws the row in which a passage is marked as right or wrong; the text is the key of its buttons."""
 
 
 def hit_card(
-    hit: Hit, second: Ranked | None, *, anchor: str, chosen: bool, on_open: OnOpen | None = None
+    hit: Hit,
+    second: Ranked | None,
+    *,
+    anchor: str,
+    chosen: bool,
+    on_open: OnOpen | None = None,
+    judge: Judge | None = None,
 ) -> None:
     """A card of the bi-encoder's order; `second` tells where the reranker put it."""
     with _card(anchor, chosen=chosen):
@@ -30,10 +38,12 @@ def hit_card(
             _scores(second)
         else:
             st.caption(f"cosine **{hit.cosine:.3f}**")
-        _open(hit.chunk, anchor, on_open)
+        _foot(hit.chunk, anchor, on_open, judge)
 
 
-def ranked_card(ranked: Ranked, *, anchor: str, on_open: OnOpen | None = None) -> None:
+def ranked_card(
+    ranked: Ranked, *, anchor: str, on_open: OnOpen | None = None, judge: Judge | None = None
+) -> None:
     """A card of the reranked order."""
     with _card(anchor, chosen=True):
         _title(ranked.rank, ranked.hit.chunk, anchor)
@@ -42,7 +52,7 @@ def ranked_card(ranked: Ranked, *, anchor: str, on_open: OnOpen | None = None) -
         _scores(ranked)
         if ranked.truncated:
             st.caption(":orange[The reranker read this passage or the question only in part.]")
-        _open(ranked.hit.chunk, anchor, on_open)
+        _foot(ranked.hit.chunk, anchor, on_open, judge)
 
 
 def _card(anchor: str, *, chosen: bool) -> st.delta_generator.DeltaGenerator:
@@ -87,9 +97,13 @@ def _summand(part: ScorePart) -> str:
     return f"{sign} {abs(part.value):.2f} ({plain(part.name)})".replace(" ", NO_BREAK)
 
 
-def _open(chunk: Chunk, anchor: str, on_open: OnOpen | None) -> None:
-    if on_open is None:
+def _foot(chunk: Chunk, anchor: str, on_open: OnOpen | None, judge: Judge | None) -> None:
+    if on_open is None and judge is None:
         return
-    label, icon = "Open page", ":material/find_in_page:"
-    if st.button(label, icon=icon, type="tertiary", key=f"open-{anchor}"):
-        on_open(chunk)
+    with st.container(horizontal=True, vertical_alignment="center", key=f"foot-{anchor}"):
+        if on_open:
+            label, icon = "Open page", ":material/find_in_page:"
+            if st.button(label, icon=icon, type="tertiary", key=f"open-{anchor}"):
+                on_open(chunk)
+        if judge:
+            judge(chunk, anchor)

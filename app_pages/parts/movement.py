@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log
 from typing import Any, Literal
 
@@ -31,6 +33,8 @@ FATES: dict[Fate, str] = {
 _LAYERS: tuple[Fate, ...] = ("other", "fell", "kept", "new")
 
 PICKED = "candidate"
+WAYS, LEFT, RIGHT, HEADINGS = "ways", "left", "right", "headings"
+"""Names of the picture's data."""
 STYLE = """
 <style>
   #vg-tooltip-element td.value { overflow-wrap: anywhere; }
@@ -43,7 +47,7 @@ STYLE = """
 TALLEST = 480
 WIDE = "width > 520"
 """Vega's test for a picture with room for names."""
-LABEL_PIXELS = 13
+LABEL_PIXELS = 14
 CROWD = 60
 """From this many candidates on, those that no order chose are drawn thinner."""
 TEXT_CHARS = 200
@@ -71,8 +75,8 @@ def show_movement(ranking: Ranking, *, key: str) -> Hit | None:
         st.markdown(_literal_hash(describe(movement)))
         st.caption("Each line is one passage: hover to read it, click to open its page.")
     with picture:
-        st.altair_chart(
-            movement_chart(ranking, ink=INK[st.context.theme.type or "light"]),
+        st.vega_lite_chart(
+            spec=movement_spec(ranking, ink=INK[st.context.theme.type or "light"]),
             key=chart_key,
             on_select=pick,
             selection_mode=PICKED,
@@ -93,10 +97,24 @@ class _Frame:
     """What all layers of the picture share."""
 
     sources: int
-    height: int
-    x: alt.Scale
-    y: alt.Scale
+    count: int
     ink: str
+
+    @property
+    def height(self) -> int:
+        """In pixels, without headings and legend."""
+        return min(TALLEST, 70 + 30 * self.count)
+
+    @property
+    def x(self) -> alt.Scale:
+        """From left to right: the orders stand at 0 and 1, names right of them."""
+        return alt.Scale(domain=[-0.16, {"expr": f"{WIDE} ? 1.6 : 1.16"}], nice=False, zero=False)
+
+    @property
+    def y(self) -> alt.Scale:
+        """From the first rank to the last."""
+        domain = [_depth(1), _depth(max(self.count, 2))]
+        return alt.Scale(domain=domain, reverse=True, nice=False, zero=False, padding=10)
 
     def across(self, field: str) -> alt.X:
         """A place from left to right; the two orders stand at 0 and 1."""
@@ -120,21 +138,29 @@ class _Frame:
         return alt.Scale(domain=[name.format(sources=self.sources) for name in FATES.values()], range=values)
 
 
-def movement_chart(ranking: Ranking, *, ink: str) -> alt.LayerChart:
-    """The picture; `ink` is the colour of its text. Ranks do not stand at equal distances (see `_depth`)."""
+def movement_spec(ranking: Ranking, *, ink: str) -> dict[str, Any]:
+    """The picture in Vega-Lite; `ink` is the colour of its text. Ranks do not stand at equal distances (`_depth`).
+
+    The rows of its data are in `datasets`.
+    """
     count = len(ranking.order)
-    frame = _Frame(
-        sources=ranking.sources,
-        height=min(TALLEST, 70 + 30 * count),
-        x=alt.Scale(domain=[-0.16, {"expr": f"{WIDE} ? 1.6 : 1.16"}], nice=False, zero=False),
-        y=alt.Scale(
-            domain=[_depth(1), _depth(max(count, 2))], reverse=True, nice=False, zero=False, padding=10
-        ),
-        ink=ink,
-    )
+    frame = _Frame(sources=ranking.sources, count=count, ink=ink)
     rows = [_row(ranked, ranking.sources, crowd=count > CROWD) for ranked in ranking.order]
     rows.sort(key=lambda row: _LAYERS.index(row["fate"]))
-    base = alt.Chart(alt.InlineData(values=rows))
+    spec: dict[str, Any] = json.loads(_drawing(frame))
+    spec["datasets"] = {
+        WAYS: rows,
+        LEFT: _left_labels(ranking, frame.height),
+        RIGHT: _right_labels(ranking, frame.height),
+        HEADINGS: [{"side": 0, "heading": "Bi-encoder"}, {"side": 1, "heading": "Reranked"}],
+    }
+    return spec
+
+
+@lru_cache(maxsize=16)
+def _drawing(frame: _Frame) -> str:
+    """The picture without its data, as JSON: Altair takes longer over it than the page over all the rest."""
+    base = alt.Chart(alt.NamedData(WAYS))
     over = alt.selection_point(
         name="over", fields=["first"], on="pointerover", clear="pointerout", empty=False
     )
@@ -143,13 +169,13 @@ def movement_chart(ranking: Ranking, *, ink: str) -> alt.LayerChart:
         _lines(base, frame, over),
         _dots(base, frame, "left", "from"),
         _dots(base, frame, "right", "to"),
-        _labels(_left_labels(ranking, frame.height), -0.03, "right", frame),
-        _labels(_right_labels(ranking, frame.height), 1.03, "left", frame),
+        _labels(LEFT, -0.03, "right", frame),
+        _labels(RIGHT, 1.03, "left", frame),
         _headings(frame),
         _catcher(base, frame).add_params(over, picked),
     ]
     chart: alt.LayerChart = alt.layer(*layers).properties(height=frame.height).configure_view(stroke=None)
-    return chart
+    return json.dumps(chart.to_dict())
 
 
 def _lines(base: alt.Chart, frame: _Frame, over: alt.Parameter) -> alt.Chart:
@@ -268,14 +294,12 @@ def _places(ranks: Sequence[int], count: int, height: int) -> list[float]:
     return places
 
 
-def _labels(
-    rows: list[dict[str, Any]], x: float, align: Literal["left", "right"], frame: _Frame
-) -> alt.Chart:
+def _labels(data: str, x: float, align: Literal["left", "right"], frame: _Frame) -> alt.Chart:
     chart: alt.Chart = (
-        alt.Chart(alt.InlineData(values=[row | {"side": x} for row in rows]))
+        alt.Chart(alt.NamedData(data))
         .mark_text(align=align, baseline="middle", fontSize=12, color=frame.ink, tooltip=None)
         .encode(
-            x=frame.across("side"),
+            x=alt.XDatum(x, scale=frame.x, axis=None),
             y=frame.down("at"),
             text=alt.TextValue(alt.ExprRef(f"{WIDE} ? datum.long : datum.short")),
         )
@@ -284,9 +308,8 @@ def _labels(
 
 
 def _headings(frame: _Frame) -> alt.Chart:
-    rows = [{"side": 0, "heading": "Bi-encoder"}, {"side": 1, "heading": "Reranked"}]
     chart: alt.Chart = (
-        alt.Chart(alt.InlineData(values=rows))
+        alt.Chart(alt.NamedData(HEADINGS))
         .mark_text(fontSize=13, fontWeight="bold", color=frame.ink, y=-14, tooltip=None)
         .encode(x=frame.across("side"), text="heading:N")
     )

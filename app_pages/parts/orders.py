@@ -9,11 +9,15 @@ import streamlit as st
 
 from app_pages.parts.answers import card_prefix
 from app_pages.parts.asking import open_source_next
-from app_pages.parts.cards import hit_card, ranked_card
+from app_pages.parts.cards import Judge, hit_card, ranked_card
+from app_pages.parts.judge import judge_buttons
 from app_pages.parts.movement import show_movement
 from app_pages.parts.text import one_paragraph
 from app_pages.parts.turn import Side, Turn
 from rag.types import Ranking
+
+TALL = 14
+"""From this many candidates on, the picture of the movement has its full height."""
 
 
 def show_orders(turn: Turn, sides: Sequence[Side]) -> None:
@@ -23,19 +27,28 @@ def show_orders(turn: Turn, sides: Sequence[Side]) -> None:
         st.info("No passage was found.", icon=":material/search_off:")
         return
     reranked = "reranked" in sides and bool(ranking.order)
-    if reranked:
-        clicked = show_movement(ranking, key=f"movement-{turn.id}")
+    # filled last: the cards do not wait for it, and the style keeps its place free
+    size = "tall" if len(ranking.order) >= TALL else "low"
+    picture = st.container(key=f"picture-{size}-{turn.number}") if reranked else None
+    with st.container(key=f"orders-{turn.number}"):
+        if reranked:
+            # the style turns wide columns round: the bi-encoder's on the left
+            second, first = st.columns(2)
+            with second:
+                _show_ranked(turn)
+        else:
+            first = st.container()
+        with first:
+            _show_hits(turn, reranked=reranked)
+    everything = st.expander(f"All {len(ranking.hits)} candidates", key=f"table-{turn.id}", on_change="rerun")
+    if everything.open:
+        with everything:
+            _show_table(ranking, reranked=reranked)
+    if picture:
+        with picture:
+            clicked = show_movement(ranking, key=f"movement-{turn.id}")
         if clicked:
             open_source_next(ranking.question, clicked.chunk)
-    with st.container(key=f"orders-{turn.number}"):
-        left, right = st.columns(2) if reranked else (st.container(), None)
-        with left:
-            _show_hits(turn, reranked=reranked)
-        if right:
-            with right:
-                _show_ranked(turn)
-    with st.expander(f"All {len(ranking.hits)} candidates"):
-        _show_table(ranking, reranked=reranked)
 
 
 def _show_hits(turn: Turn, *, reranked: bool) -> None:
@@ -50,6 +63,7 @@ def _show_hits(turn: Turn, *, reranked: bool) -> None:
             anchor=f"{card_prefix(turn, 'plain')}{hit.rank}",
             chosen=not reranked or (ranked is not None and ranked.rank <= ranking.sources),
             on_open=partial(open_source_next, ranking.question),
+            judge=_judge(turn),
         )
 
 
@@ -60,7 +74,12 @@ def _show_ranked(turn: Turn) -> None:
             ranked,
             anchor=f"{card_prefix(turn, 'reranked')}{ranked.rank}",
             on_open=partial(open_source_next, turn.ranking.question),
+            judge=_judge(turn),
         )
+
+
+def _judge(turn: Turn) -> Judge:
+    return lambda chunk, key: judge_buttons(turn.ranking.question, chunk, key=key)
 
 
 def _show_table(ranking: Ranking, *, reranked: bool) -> None:

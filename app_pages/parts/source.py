@@ -50,6 +50,7 @@ STYLE = (
   [class*="st-key-source-sentence-"] [data-testid="stText"] {
     font-size: .875rem; line-height: 1.45; white-space: pre-wrap; overflow-wrap: anywhere; font-family: inherit;
   }
+  [role="dialog"] [data-testid="stCode"] code { font-family: inherit; font-size: .875rem; }
   .source-legend { display: flex; gap: .35rem; align-items: center; font-size: .8rem; }
   .source-legend i {
     display: inline-block; width: 1.6rem; height: .9rem; border-left: 0 solid #1f8ea3;
@@ -111,7 +112,7 @@ def _show(services: Services, question: str, chunk: Chunk, owner: str) -> None:
     with words:
         _show_sentences(services, question, chunk)
         st.markdown("**Quotation with its reference**")
-        st.code(one_paragraph(quotation(chunk)), language=None, wrap_lines=True, height=140)
+        st.code(one_paragraph(quotation(chunk)), language=None, wrap_lines=True)
         if path.exists():
             _show_original(chunk, view.page)
 
@@ -232,10 +233,14 @@ def _show_image(image: PageImage, boxes: Sequence[Box], chunk: Chunk, view: _Vie
         with st.container(key=f"source-zoom-{ZOOMS[view.zoom]}"):
             marked = ", the passage is marked" if here and boxes else ""
             st.image(image.png, alt=f"Page {view.page} of {one_paragraph(chunk.source)}{marked}")
-        if boxes:
-            # browsers that know scroll-initial-target begin there; the others begin at the top of the page
-            down = max(0.0, min(1 - boxes[0].top / image.page_height - SPACE_ABOVE, 1.0)) * 100
-            st.html(f'<div class="source-passage" style="top: {down:.1f}%"></div>')
+        # browsers that know scroll-initial-target begin there; the others begin at the top of the page. It can
+        # be focused, so that the page is scrolled with the keyboard too
+        down = max(0.0, min(1 - boxes[0].top / image.page_height - SPACE_ABOVE, 1.0)) * 100 if boxes else 0.0
+        words = "The passage on the page" if boxes else "The page"
+        st.html(
+            f'<div class="source-passage" style="top: {down:.1f}%" tabindex="0" role="img" aria-label="{words}">'
+            "</div>"
+        )
     if here and not boxes:
         st.caption("The passage cannot be marked: this page's letters have no places in the file.")
 

@@ -67,7 +67,8 @@ def _show_frame(
         places = answer_places(turn, sides, blind=blind)
         for side in turn.writings:
             places[side].caption("Writing …")
-        below = st.empty()
+        with st.container(key=f"below-{turn.number}"):
+            below = st.empty()
         if turn.writings:
             with below.container():
                 show_stop(turn)
@@ -104,7 +105,7 @@ def _fill(
 
 
 def _show_earlier(turn: Turn, services: Services) -> None:
-    sides = tuple(turn.answers)
+    sides = tuple(side for side in SIDES["Compare"] if side in turn.answers)
     turn.seen = True
     with st.chat_message("user", avatar=":material/person:"):
         show_question(turn, latest=False)

@@ -29,6 +29,9 @@ def plain(text: str, *, limit: int = 200) -> str:
 
 def one_paragraph(text: str) -> str:
     """A chunk's words without the line ends of the printed page, for `st.text`."""
+    line = " ".join(text.split())
+    if line.isprintable():  # nearly always, and then nothing is hidden
+        return line
     return " ".join("".join(ch for ch in text if ch.isspace() or not _hidden(ch)).split())
 
 

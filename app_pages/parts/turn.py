@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,13 +10,17 @@ from functools import partial
 from typing import Literal
 from uuid import uuid4
 
+from app_pages.parts.evidence_usage import note_use
 from app_pages.parts.stream import OnText, Stop, Stoppable, Writing
+from ingest.errors import StoreUnavailable
 from rag.conversation import StandAlone
 from rag.export import Provenance, QuestionRecord
 from rag.pipeline import DEPTH, SOURCES, answer
 from rag.services import Services
 from rag.types import Answered, Ranking
 from rag.votes import Vote
+
+log = logging.getLogger(__name__)
 
 Mode = Literal["On", "Off", "Compare"]
 Side = Literal["reranked", "plain"]
@@ -104,4 +109,10 @@ class Turn:
 
 
 def _write(ranking: Ranking, services: Services, on_text: OnText, stop: Stop, *, reranked: bool) -> Answered:
-    return answer(ranking, Stoppable(services.answerer, stop), reranked=reranked, on_text=on_text)
+    answered = answer(ranking, Stoppable(services.answerer, stop), reranked=reranked, on_text=on_text)
+    if not stop.is_set():
+        try:
+            note_use(services, ranking, answered)
+        except StoreUnavailable as error:  # an answer is worth more than its place in the statistics
+            log.warning("%s", error)
+    return answered

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -13,7 +12,6 @@ from pathlib import Path
 from time import monotonic
 from typing import IO, Any
 
-from ingest.chunk import CHUNKER
 from ingest.embed import Embedder
 from ingest.errors import BadRequest, StoreUnavailable
 from ingest.store import LOCAL_OWNER, Store
@@ -34,6 +32,7 @@ from rag.evidence.runfile import (
 )
 from rag.evidence.variants import Plan, find_candidates, make_orders
 from rag.export import chunk_data
+from rag.threshold import library_fingerprint
 
 SHOWN = 10
 """How many chunks of each order are kept for the drill-down."""
@@ -58,10 +57,9 @@ class Step:
 
 def corpus_of(store: Store, embedder: Embedder, *, owner: str = LOCAL_OWNER) -> Corpus:
     """What is searched: the same documents, cut and embedded alike, always have the same fingerprint."""
-    documents = sorted((document.id, document.chunks) for document in store.documents(owner=owner))
-    made = json.dumps([embedder.id, CHUNKER, documents])
-    chunks = sum(count for _, count in documents)
-    return Corpus(hashlib.sha256(made.encode()).hexdigest(), len(documents), chunks)
+    documents = store.documents(owner=owner)
+    chunks = sum(document.chunks for document in documents)
+    return Corpus(library_fingerprint(documents, embedder.id), len(documents), chunks)
 
 
 def make_header(questions: QuestionSet, corpus: Corpus, embedder: Embedder, plan: Plan) -> Header:

@@ -18,7 +18,7 @@ from ingest.store import LOCAL_OWNER
 from rag.evidence.questions import Judgement, Question, QuestionSet, check_questions, question_id
 from rag.evidence.run import end_journal
 from rag.evidence.runfile import Run, question_data, question_from, read_run, run_text
-from rag.evidence.threshold import Threshold
+from rag.threshold import THRESHOLD_FILE, Threshold, read_threshold
 
 MAX_NAME_CHARS = 80
 _PLAIN_OWNER = re.compile(r"[a-z0-9-]{1,40}")
@@ -132,12 +132,11 @@ class EvidenceStore:
     @property
     def threshold(self) -> Threshold | None:
         """The threshold that somebody chose last, None where nobody has."""
-        path = self._folder / "threshold.json"
-        return Threshold(**_read(path)) if path.exists() else None
+        return read_threshold(self._folder / THRESHOLD_FILE)
 
     def choose_threshold(self, threshold: Threshold | None) -> None:
         """Keep a threshold; None takes it away."""
-        path = self._folder / "threshold.json"
+        path = self._folder / THRESHOLD_FILE
         if threshold is None:
             path.unlink(missing_ok=True)
         else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from rag.evidence.runfile import Model, Result
 from rag.pipeline import SOURCES
-from rag.rerank import Reranker
+from rag.threshold import Threshold
 
 KEPT = 0.95
 """The share of the questions that can be answered which a suggested threshold must let through."""
@@ -44,16 +44,6 @@ class ThresholdAdvice:
     others: int
     logit: float | None
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """A threshold that somebody chose, for one reranker on one library alone."""
-
-    logit: float
-    reranker: str
-    revision: str
-    corpus: str
 
 
 def advise(results: Sequence[Result], variant: str, *, sources: int = SOURCES) -> ThresholdAdvice:
@@ -104,15 +94,3 @@ def _choose(
 def choose(advice: ThresholdAdvice, model: Model, corpus: str) -> Threshold | None:
     """The suggested threshold, bound to its reranker and library; None where none is suggested."""
     return None if advice.logit is None else Threshold(advice.logit, model.name, model.revision, corpus)
-
-
-def with_threshold(reranker: Reranker, threshold: Threshold | None, corpus: str) -> Reranker:
-    """The reranker with a chosen threshold in its calibration; as it is where that was for another one.
-
-    So a change of the model, of its weights or of the library takes the threshold away again.
-    """
-    fits = (reranker.name, reranker.revision, corpus)
-    if threshold is None or (threshold.reranker, threshold.revision, threshold.corpus) != fits:
-        return reranker
-    chosen = reranker.calibration.probability(threshold.logit)
-    return replace(reranker, calibration=replace(reranker.calibration, threshold=chosen))

@@ -66,6 +66,20 @@ def line_of(page: Page, place: int) -> tuple[float, float]:
     return float(x), float(y)
 
 
+def point_at_last_line(page: Page) -> None:
+    """Hover until the text is shown: a click has the picture drawn anew, and a new one waits for a movement."""
+    expect(page.locator("[data-test-script-state='notRunning']")).to_have_count(1, timeout=60_000)
+    lines = page.locator("svg.marks g.mark-rule").last.locator("line")
+    tip = page.locator("#vg-tooltip-element.visible")
+    for _ in range(20):
+        page.mouse.move(0, 0)
+        page.mouse.move(*line_of(page, lines.count() - 1))
+        page.wait_for_timeout(500)
+        if tip.count():
+            break
+    expect(tip).to_be_visible()
+
+
 def test_the_movement_is_drawn_read_and_clicked(
     run_app: Callable[..., App], visit: Callable[..., Visit]
 ) -> None:
@@ -90,9 +104,7 @@ def test_the_movement_is_drawn_read_and_clicked(
     assert any(HOSTILE in text for text in shown)
 
     for _ in range(2):  # the same line opens its source each time
-        page.mouse.move(0, 0)
-        page.mouse.move(*line_of(page, lines.count() - 1))
-        expect(page.locator("#vg-tooltip-element.visible")).to_be_visible()  # it listens again
+        point_at_last_line(page)  # it listens again
         page.mouse.down()
         page.mouse.up()
         dialog = page.get_by_role("dialog")

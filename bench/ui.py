@@ -1,0 +1,254 @@
+"""How long people wait in the browser, among 20,000 chunks: `python -m bench.ui [--folder FOLDER] [--runs N]`.
+
+The real app with the real models in Chromium, and an LLM that answers at once, so that what is measured is the
+app. Three waits, from the key or the click to what the browser has drawn: Enter to the first reranked card, Enter
+to the first words of the answer, a click on "Open page" to the page with the passage marked. Every round asks
+another question in a conversation of its own. The library is made once and kept in FOLDER: 2,000 chunks of
+100-page PDFs, Wikipedia paragraphs from ../shared where that is, else words of the sample library in random
+order; the other 18,000 have the same texts and random vectors, for the search to look through. Exits with 1 where
+a median misses its goal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import Page, expect, sync_playwright
+
+from bench.timing import ROOT, machine, table
+from ingest.errors import UserError
+from ingest.store import LOCAL_OWNER, Stored
+from rag.samples import sample_questions
+from rag.services import Services, opened
+from rag.settings import Settings
+from tests.browser.conftest import ARGUMENTS, CHROMIUM, App, start_app, stop_app
+from tests.fake_llm import FakeLlm, say
+from tests.pdfs import text_pdf
+
+CHUNKS = 20_000
+REAL = 2_000
+PAGES = 100
+RUNS = 9
+GOALS = {"first card": 0.7, "first token": 0.7, "page": 0.5}
+LABELS = {
+    "first card": "Enter to the first reranked card",
+    "first token": "Enter to the first words of the answer",
+    "page": "click to the page with the passage marked",
+}
+SQUAD = ROOT.parent / "shared" / "data" / "eval-dev" / "squad"
+FOLDER = Path(tempfile.gettempdir()) / "second-look-bench-ui"
+SLOW_MS = 120_000
+SAID = "It stands in the sources [1]."
+
+WATCH = """
+() => {
+  const at = {};
+  let watched = {};
+  window.watchFor = (event, found) => {
+    for (const name of Object.keys(at)) delete at[name];
+    watched = found;
+    const begin = (happened) => {
+      if (event === "keydown" && happened.key !== "Enter") return;
+      window.removeEventListener(event, begin, true);
+      const started = performance.now();
+      const look = () => {
+        for (const [name, test] of Object.entries(watched)) {
+          if (!(name in at) && test()) at[name] = (performance.now() - started) / 1000;
+        }
+        if (Object.keys(at).length < Object.keys(watched).length) requestAnimationFrame(look);
+      };
+      requestAnimationFrame(look);
+    };
+    window.addEventListener(event, begin, true);
+  };
+  window.seenAt = () => Object.keys(at).length === Object.keys(watched).length ? at : null;
+}
+"""
+WATCH_ANSWER = """
+(said) => window.watchFor("keydown", {
+  "first card": () => document.querySelector("h3[id$='-reranked-1']"),
+  "first token": () => [...document.querySelectorAll("[class*='st-key-answer-']")]
+    .some((place) => place.innerText.includes(said)),
+})
+"""
+WATCH_PAGE = """
+() => window.watchFor("click", {
+  "page": () => [...document.querySelectorAll("[role=dialog] img[alt$='the passage is marked']")]
+    .some((image) => image.complete && image.naturalWidth > 0),
+})
+"""
+
+
+def paragraphs() -> Iterator[str]:
+    """Real paragraphs, or as many as wanted of random words."""
+    if SQUAD.is_dir():
+        for line in (SQUAD / "corpus.jsonl").read_text(encoding="utf-8").splitlines():
+            yield json.loads(line)["text"]
+        return
+    words = [word for question in sample_questions() for word in question.answer.split()]
+    chance = random.Random(1)
+    while True:
+        yield " ".join(chance.choices(words, k=120)) + "."
+
+
+def questions(count: int) -> list[str]:
+    """Different questions, spread over the whole library."""
+    if SQUAD.is_dir():
+        rows = (SQUAD / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+        texts = [json.loads(row)["text"].strip() for row in rows]
+    else:
+        texts = [question.text for question in sample_questions()]
+    return texts[:: len(texts) // count][:count]
+
+
+def fill(folder: Path) -> None:
+    """Make the library; one that was not finished is made anew."""
+    finished = folder / "finished"
+    if finished.exists():
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    with opened(Settings(data=folder)) as services:
+        texts = paragraphs()
+        number = 0
+        while services.store.count() < REAL:
+            number += 1
+            _add(number, list(islice(texts, PAGES)), services)
+        taken = [services.store.take(document.id) for document in services.store.documents()]
+        templates = [stored for stored in taken if stored]
+        for number, template in enumerate(cycle(templates)):
+            if services.store.count() >= CHUNKS:
+                break
+            _add_far(number, template, services)
+    finished.touch()
+
+
+def _add_far(number: int, like: Stored, services: Services) -> None:
+    """The same texts again under another name, in directions of their own."""
+    doc_id = hashlib.sha256(f"far {number}".encode()).hexdigest()
+    name = f"far-{number:03}.pdf"
+    document = replace(like.document, id=doc_id, source=name, title=f"Far {number}")
+    chunks = [replace(chunk, doc_id=doc_id, source=name, heading=f"Far {number}") for chunk in like.chunks]
+    vectors = np.random.default_rng(number).normal(size=like.vectors.shape).astype(np.float32)
+    services.store.add(document, chunks, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def _add(number: int, texts: Sequence[str], services: Services) -> None:
+    # the fonts that every PDF reader has know Latin-1 alone
+    pages = [textwrap.wrap(text.encode("latin-1", "replace").decode("latin-1"), 80)[:38] for text in texts]
+    name = f"volume-{number:03}.pdf"
+    job = services.queue.add(name, text_pdf(pages, title=f"Volume {number}"), owner=LOCAL_OWNER)
+    services.queue.run_pending()
+    services.queue.dismiss(job.id, owner=LOCAL_OWNER)
+    print(f"{name}: {services.store.count():,} of {REAL:,} chunks", file=sys.stderr)
+
+
+def one_round(page: Page, question: str) -> dict[str, float]:
+    """Seconds of each wait for one question."""
+    box = page.get_by_test_id("stChatInput").locator("textarea")
+    box.fill(question)
+    page.evaluate(WATCH_ANSWER, SAID)
+    box.press("Enter")
+    seconds = _seen(page)
+    expect(page.get_by_role("button", name="Regenerate")).to_be_visible(timeout=SLOW_MS)
+    _settle(page)
+    page.evaluate(WATCH_PAGE)
+    page.locator("[class*='st-key-open-'][class*='-reranked-1'] button").click()
+    seconds |= _seen(page)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    _settle(page)
+    page.get_by_role("button", name="New topic").click()
+    expect(page.get_by_text("the conversation was cleared")).to_be_visible(timeout=SLOW_MS)
+    _settle(page)
+    return seconds
+
+
+def _seen(page: Page) -> dict[str, float]:
+    found: dict[str, float] = page.wait_for_function("() => window.seenAt()", timeout=SLOW_MS).json_value()
+    return found
+
+
+def _settle(page: Page) -> None:
+    """Wait until the page's script has come to its end."""
+    expect(page.locator("[data-test-script-state='notRunning']")).to_have_count(1, timeout=SLOW_MS)
+
+
+def measure(app: App, runs: int) -> dict[str, list[float]]:
+    """Seconds of each wait in each round; one round before them is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in GOALS}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(app.url)
+        expect(page.get_by_test_id("stChatInput")).to_be_visible(timeout=SLOW_MS)
+        page.evaluate(WATCH)
+        first, *others = questions(runs + 1)
+        one_round(page, first)
+        for question in others:
+            for name, value in one_round(page, question).items():
+                seconds[name].append(value)
+        browser.close()
+    return seconds
+
+
+def report(seconds: dict[str, list[float]], busy: float) -> bool:
+    """Print the table; True where every goal is met."""
+    rows = [["wait", "seconds, median", "lowest", "highest", "goal", "met"]]
+    met = {name: median(times) < GOALS[name] for name, times in seconds.items()}
+    for name, times in seconds.items():
+        numbers = [f"{median(times):.2f}", f"{min(times):.2f}", f"{max(times):.2f}"]
+        rows.append([LABELS[name], *numbers, f"{GOALS[name]:g}", "yes" if met[name] else "no"])
+    print(table(rows))
+    cores = os.cpu_count() or 1
+    if busy > cores / 4:
+        print(f"\nNot a quiet machine: {busy:.1f} processes were running on {cores} cores before the start.")
+    return all(met.values())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where the library is kept ({FOLDER})")
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.runs < 1:
+        parser.error("--runs must be at least 1")
+    try:
+        fill(options.folder)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    busy = os.getloadavg()[0]
+    with FakeLlm(say(SAID)) as llm:
+        environ: dict[str, Any] = {"OPENAI_BASE_URL": llm.base_url, "LLM_MODEL": "instant"}
+        app = start_app(options.folder, options.folder / "app.log", **environ)
+        try:
+            seconds = measure(app, options.runs)
+        finally:
+            stop_app(app)
+    if options.json:
+        print(json.dumps({"machine": machine(), "load": busy, "seconds": seconds, "goals": GOALS}, indent=1))
+        return 0 if all(median(times) < GOALS[name] for name, times in seconds.items()) else 1
+    print(machine())
+    print(f"{CHUNKS:,} chunks, {options.runs} questions, the LLM answers at once\n")
+    return 0 if report(seconds, busy) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Accessibility: every page and state, light and dark, wide and on a phone, has no serious finding of axe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import App, start_app, stop_app
+from tests.browser.test_app import ask, switch, upload
+from tests.browser.test_ask import MODELS, QUESTION, SLOW, button, complete, manual
+from tests.fake_llm import FakeLlm, say
+from tests.pdfs import encrypted_pdf, truncated_pdf
+
+pytestmark = pytest.mark.browser
+
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+RUN_AXE = """
+async () => (await axe.run(document, {resultTypes: ["violations"]})).violations.flatMap((rule) =>
+  rule.nodes.map((node) => ({
+    rule: rule.id,
+    impact: rule.impact,
+    target: node.target.flat().join(" "),
+    html: node.html.slice(0, 200),
+    says: [...node.any, ...node.all, ...node.none].map((check) => check.message).join("; "),
+  })))
+"""
+GRAVE = ("serious", "critical")
+
+
+def findings(page: Page) -> list[str]:
+    """What axe finds grave on the page as it stands; nothing is excluded."""
+    settle(page)
+    page.evaluate(AXE)
+    found: list[dict[str, Any]] = page.evaluate(RUN_AXE)
+    return [
+        f"{one['rule']} ({one['impact']}): {one['target']}\n  {one['html']}\n  {one['says']}"
+        for one in found
+        if one["impact"] in GRAVE
+    ]
+
+
+def settle(page: Page) -> None:
+    """Wait until the page's script has come to its end and what fades in has done so."""
+    expect(page.locator("[data-test-script-state='notRunning']")).to_have_count(1, timeout=SLOW)
+    page.wait_for_timeout(300)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """One app for all, with an LLM that gives two different answers in turn."""
+    folder = tmp_path_factory.mktemp("access")
+    replies = [say("Every **500 hours** [1]."), say("Every 250 hours [2].")] * 50
+    with FakeLlm(*replies) as llm:
+        running = start_app(
+            folder / "data", folder / "app.log", OPENAI_BASE_URL=llm.base_url, LLM_MODEL="tiny"
+        )
+        yield running
+        stop_app(running)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    folder = tmp_path_factory.mktemp("empty")
+    running = start_app(folder / "data", folder / "app.log")
+    yield running
+    stop_app(running)
+
+
+@pytest.fixture(params=[(1440, "light"), (1440, "dark"), (390, "light"), (390, "dark")], ids=str)
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page at each width in each colour scheme."""
+    width, scheme = request.param
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    opened = context.new_page()
+    opened.set_default_timeout(SLOW)
+    yield opened
+    context.close()
+
+
+def test_empty_pages(page: Page, empty: App) -> None:
+    page.goto(empty.url)
+    expect(page.get_by_text("Your library is empty")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    page.goto(f"{empty.url}/documents")
+    expect(page.get_by_text("No documents yet")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+
+
+def test_questions_answers_and_sources(page: Page, app: App) -> None:
+    open_library(page, app)
+    assert findings(page) == []
+    ask(page, QUESTION)
+    complete(page)
+    assert findings(page) == []
+
+    page.get_by_role("button", name="Open page").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("img")).to_be_visible(timeout=SLOW)
+    expect(dialog.get_by_text("strongest")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0, timeout=SLOW)
+
+    button(page, "Settings")
+    expect(page.get_by_test_id("stPopoverBody")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    page.keyboard.press("Escape")
+    ask(page, "And the P300?")
+    expect(page.get_by_text("Earlier questions")).to_be_visible(timeout=SLOW)
+    complete(page)
+    assert findings(page) == []
+
+
+def test_comparing_blind_and_with_names(page: Page, app: App) -> None:
+    open_library(page, app)
+    switch(page, "Compare")
+    page.get_by_text("Blind", exact=True).click()
+    ask(page, QUESTION)
+    expect(page.locator(".st-key-ballot")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    button(page, "A is better")
+    complete(page)
+    assert findings(page) == []
+    switch(page, "Off")
+    expect(page.get_by_text("Reranking is off")).to_be_visible(timeout=SLOW)
+    complete(page)
+    assert findings(page) == []
+
+
+def test_documents_with_uploads_of_every_kind(page: Page, app: App) -> None:
+    open_library(page, app)
+    page.goto(f"{app.url}/documents")
+    settle(page)
+    upload(
+        page,
+        ("broken.pdf", truncated_pdf()),
+        ("locked.pdf", encrypted_pdf([["A secret."]], password="sesame")),
+    )
+    expect(page.get_by_text("damaged").first).to_be_visible(timeout=SLOW)
+    expect(page.get_by_label("Password", exact=True).first).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    page.get_by_role("button", name="Delete").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+
+
+def open_library(page: Page, app: App) -> None:
+    """The Ask page over the four manuals. By address: on a phone the links are behind a button."""
+    page.goto(f"{app.url}/documents")
+    settle(page)
+    if page.get_by_text(f"Library: {len(MODELS)} documents").count() == 0:
+        upload(page, *((f"pump-{model}.pdf", manual(model, hours)) for model, hours in MODELS.items()))
+        expect(page.get_by_text(f"Library: {len(MODELS)} documents")).to_be_visible(timeout=SLOW)
+    page.goto(app.url)
+    expect(page.get_by_test_id("stChatInput")).to_be_visible(timeout=SLOW)
