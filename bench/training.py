@@ -116,7 +116,7 @@ def train_library(loss: str, course: Course, weights: Tensors, seconds: float) -
 def _run_library(loss: str, course: Course, weights: Tensors, steps: int) -> tuple[list[float], Tensors]:
     """(seconds of each step, weights)."""
     import torch
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
     from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder import losses
     from transformers import TrainerCallback
