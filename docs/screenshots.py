@@ -24,7 +24,7 @@ from tests.browser.conftest import ARGUMENTS, CHROMIUM, App, start_app, stop_app
 from tests.pdfs import encrypted_pdf, truncated_pdf
 
 FOLDER = Path(__file__).resolve().parent / "screenshots"
-QUESTION = "Which compressors are not allowed a residual current device of type A?"
+QUESTION = "Where is the assembly point in Corvo?"
 FOLLOW_UP = "And which ones are allowed it?"
 Scheme = Literal["light", "dark"]
 WIDTHS = {"wide": 1440, "narrow": 390}
