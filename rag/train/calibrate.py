@@ -27,7 +27,7 @@ from rag.train.mine import Countdown, Flags, Lexicon, Listed
 from rag.train.model import Floats
 from rag.train.options import Options
 
-FALSE_ALARMS = 0.05
+FALSE_ALARMS = 0.02
 """The one rule of the threshold: of the questions with an answer at most this share falls below it."""
 SHOWN = 5
 DEPTH = 50
