@@ -298,11 +298,27 @@ def test_the_depth_that_is_worth_it_is_the_smallest_within_a_hundredth_of_the_be
     assert open_.why.startswith("Too few questions to say which depth is worth its time")
 
 
-def test_the_times_of_a_curve_rise_with_its_depth(store: EdgeStore) -> None:
+def test_the_times_of_a_curve_rise_with_its_depth(store: EdgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    read = LengthModel.logits
+
+    def now() -> float:
+        nonlocal clock
+        clock += 1e-6
+        return clock
+
+    def a_second_each(model: LengthModel, question: str, passages: Sequence[str]) -> PairScores:
+        nonlocal clock
+        clock += len(passages)
+        return read(model, question, passages)
+
+    monkeypatch.setattr("rag.evidence.variants.perf_counter", now)
+    monkeypatch.setattr(LengthModel, "logits", a_second_each)
     made = ran(planted(store, 3, repeats=1), store)
     for result in made.results:
         seconds = result.timing.rerank["word lengths"]
-        assert 0 < seconds[4] < seconds[8]
+        assert seconds[4] == pytest.approx(4, abs=0.01)
+        assert seconds[8] == pytest.approx(8, abs=0.01)
     stages = {stage.name: stage for stage in make_report(made).stages}
     assert set(stages) == {
         "embed the question",
