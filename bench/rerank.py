@@ -24,7 +24,7 @@ from ingest.embed import identify, load_embedder
 from ingest.sandbox import Sandbox, read_document
 from ingest.types import Chunk
 from ingest.weights import bundled_minilm
-from rag.rerank import BUNDLED, BUNDLED_FOLDER, Reranker, Scores, load_reranker, merge_adapter
+from rag.rerank import BUNDLED, BUNDLED_FOLDER, PairScores, Reranker, Scores, load_reranker, merge_adapter
 from rag.types import Hit
 
 GOAL = 4.0
@@ -82,8 +82,11 @@ def candidates(questions: Sequence[str], chunks: Sequence[Chunk]) -> list[list[H
     ]
 
 
-def top(logits: Scores, hits: Sequence[Hit], reranker: Reranker) -> list[int]:
-    scores = logits + reranker.cosine_weight * np.array([hit.cosine for hit in hits], np.float32)
+def top(question: str, logits: Scores, hits: Sequence[Hit], reranker: Reranker) -> list[int]:
+    """Positions of the sources that the app would choose by these logits."""
+    pairs = PairScores(logits, (False,) * len(hits))
+    passages, cosines = [hit.chunk.passage for hit in hits], [hit.cosine for hit in hits]
+    scores = reranker.combine(question, passages, cosines, pairs).total
     return [int(position) for position in np.argsort(-scores, kind="stable")[:SOURCES]]
 
 
@@ -104,7 +107,7 @@ def main() -> int:
         theirs = stock.logits(question, passages)
         ours = reranker.model.logits(question, passages).logits
         off = max(off, float(np.abs(theirs - ours).max()))
-        expected, got = top(theirs, hits, reranker), top(ours, hits, reranker)
+        expected, got = (top(question, logits, hits, reranker) for logits in (theirs, ours))
         same += set(expected) == set(got)
         same_order += expected == got
         runs: dict[str, Callable[[], object]] = {

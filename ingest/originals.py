@@ -6,10 +6,10 @@ import hashlib
 import os
 import re
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from ingest.errors import BadRequest, StoreUnavailable
+from ingest.files import replace_file
 
 _DOC_ID = re.compile(r"[0-9a-f]{64}")
 _PLAIN_OWNER = re.compile(r"[a-z0-9-]{1,40}")
@@ -33,19 +33,10 @@ class Originals:
         """
         doc_id = hashlib.sha256(data).hexdigest()
         path = self.path(doc_id, owner=owner)
-        partial = path.with_suffix(".part")
         try:
-            if path.exists() and path.stat().st_size == len(data):
-                return doc_id
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            if not (path.exists() and path.stat().st_size == len(data)):
+                replace_file(path, data)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
             raise StoreUnavailable(
                 f"The upload cannot be stored in {self._folder}: {error.strerror}. "
                 "Free some space or make the folder writable, then upload again."

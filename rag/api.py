@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from ingest.errors import BadRequest, UserError
 from ingest.store import LOCAL_OWNER
 from ingest.types import Document
-from rag.export import answered_data, document_data, job_data, search_data
+from rag.export import answered_data, app_version, document_data, job_data, search_data
 from rag.pipeline import DEPTH, MAX_DEPTH, MAX_QUESTION_CHARS, SOURCES, answer, rank
 from rag.services import Services
 from rag.types import Ranking
@@ -49,7 +49,7 @@ def create_api(services: Callable[[], Services]) -> FastAPI:
     api = FastAPI(
         title="Second Look",
         description="Two-stage retrieval over your PDFs, with both orders of every question.",
-        version="0.1.0",
+        version=app_version(),
         responses=PROBLEMS,
         # their pages load scripts from another host, which the content policy forbids
         docs_url=None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ingest.queue import Job
-from ingest.store import LOCAL_OWNER
+from ingest.store import LOCAL_OWNER, library_fingerprint
 from ingest.types import Chunk, Document
 from rag.checks import Concern, concerns
 from rag.citations import safe_markdown
@@ -156,19 +155,14 @@ class QuestionRecord:
         return self.mode.lower() != "off"
 
 
-def corpus_fingerprint(doc_ids: Iterable[str]) -> str:
-    """SHA-256 over the sorted ids of the documents, in hex: the order they come in does not matter."""
-    return hashlib.sha256("\n".join(sorted(doc_ids)).encode()).hexdigest()
-
-
 def provenance(
     stages: Stages, *, owner: str = LOCAL_OWNER, doc_ids: Sequence[str] | None = None
 ) -> Provenance:
     """What a question runs on at this moment; note it when the question is asked. Raises StoreUnavailable."""
-    ids = {document.id for document in stages.store.documents(owner=owner)}
-    scope = ids if doc_ids is None else ids & set(doc_ids)
+    documents = stages.store.documents(owner=owner)
+    scope = [document for document in documents if doc_ids is None or document.id in doc_ids]
     return Provenance(
-        corpus=corpus_fingerprint(scope),
+        corpus=library_fingerprint(scope, stages.embedder.id),
         documents=len(scope),
         embedder=stages.embedder.id,
         embedder_device=stages.embedder.device,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,19 +27,18 @@ def bm25(question: str, passages: Sequence[str]) -> Scores:
         for word, weight in zip(vector.indices, vector.values, strict=True):
             if word in wanted:
                 found[word][position] = weight
-    return weigh(found, total=len(passages), positions=range(len(passages)))
+    return weigh(found, total=len(passages))
 
 
-def weigh(found: Mapping[int, Mapping[int, float]], *, total: int, positions: Iterable[int]) -> Scores:
-    """Sum over the words of idf x term weight for the passages at `positions`, in that order.
+def weigh(found: Mapping[int, Mapping[int, float]], *, total: int) -> Scores:
+    """Sum over the words of idf x term weight, (total,) float32.
 
-    `found` maps a word to its weight in each of the `total` passages that hold it.
+    `found` maps a word to its weight in each of the `total` passages that hold it, by their position.
     idf = ln(1 + (N - df + 1/2) / (df + 1/2)): https://qdrant.tech/documentation/concepts/indexing/#idf-modifier
     """
-    where = list(positions)
-    scores = np.zeros(len(where), np.float32)
+    scores = np.zeros(total, np.float32)
     for weights in found.values():
         idf = math.log(1 + (total - len(weights) + 0.5) / (len(weights) + 0.5))
-        for index, position in enumerate(where):
-            scores[index] += idf * weights.get(position, 0.0)
+        for position, weight in weights.items():
+            scores[position] += idf * weight
     return scores

@@ -17,14 +17,14 @@ from ingest.pdf import has_words
 from ingest.pipeline import Tools
 from ingest.queue import UploadQueue
 from ingest.sandbox import Sandbox
-from ingest.store import LOCAL_OWNER, Recipe, Store, Stored
+from ingest.store import LOCAL_OWNER, Recipe, Store, Stored, library_fingerprint
 from ingest.types import Document
 from rag.answer import Answerer, make_answerer
 from rag.checks import load_languages
 from rag.pipeline import Stages
 from rag.rerank import Reranker, load_reranker
 from rag.settings import Settings, read_settings
-from rag.threshold import Threshold, apply_threshold, library_fingerprint, read_threshold, threshold_file
+from rag.threshold import Threshold, apply_threshold, read_threshold, threshold_file
 
 log = logging.getLogger(__name__)
 

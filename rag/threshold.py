@@ -6,15 +6,11 @@ longer says anything, and the model's own threshold stands again.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ingest.chunk import CHUNKER
 from ingest.errors import StoreUnavailable
-from ingest.types import Document
 from rag.rerank import Reranker
 
 THRESHOLD_FILE = "threshold.json"
@@ -31,12 +27,6 @@ class Threshold:
     reranker: str
     revision: str
     corpus: str
-
-
-def library_fingerprint(documents: Iterable[Document], embedder_id: str) -> str:
-    """The same for the same documents, cut and embedded alike."""
-    cut = sorted((document.id, document.chunks) for document in documents)
-    return hashlib.sha256(json.dumps([embedder_id, CHUNKER, cut]).encode()).hexdigest()
 
 
 def threshold_file(data: Path, owner: str) -> Path:

@@ -32,8 +32,8 @@ from ingest.errors import BadRequest
 from ingest.store import LOCAL_OWNER
 from ingest.types import Chunk, Document
 from rag.evidence.formats import write_beir, write_csv
-from rag.evidence.jobs import ALONE, Runs, Wish, alone, measurable, runs_of
-from rag.evidence.questions import Judgement, Question, QuestionSet, question_id
+from rag.evidence.jobs import ALONE, Runs, Wish, alone, runs_of
+from rag.evidence.questions import Judgement, Question, QuestionSet, measurable, question_id
 from rag.evidence.report import make_report
 from rag.evidence.run import corpus_of
 from rag.evidence.runfile import Outcome

@@ -10,12 +10,12 @@ import pytest
 from markdown_it import MarkdownIt
 
 from ingest.embed import Embedder
+from ingest.store import library_fingerprint
 from rag.answer import ChatAnswerer
 from rag.export import (
     Provenance,
     QuestionRecord,
     conversation_markdown,
-    corpus_fingerprint,
     provenance,
     question_data,
 )
@@ -120,11 +120,6 @@ def test_without_reranking_the_bi_encoder_chooses_and_its_absence_is_a_concern()
     assert question_data(replace(RECORD, ranking=replace(RANKING, reranker="")))["models"]["reranker"] is None
 
 
-def test_the_fingerprint_is_that_of_the_set_of_documents() -> None:
-    assert corpus_fingerprint(["b", "a"]) == corpus_fingerprint(["a", "b"])
-    assert len({corpus_fingerprint(ids) for ids in ([], ["a"], ["b"], ["a", "b"], ["ab"])}) == 5
-
-
 def test_provenance_tells_the_documents_in_scope_and_the_weights(
     services: Services, embedder: Embedder, reranker: Reranker
 ) -> None:
@@ -134,12 +129,13 @@ def test_provenance_tells_the_documents_in_scope_and_the_weights(
         services.queue.run_pending()
         ids.append(services.queue.job(job.id, owner="local").doc_id)
     found = provenance(services.stages)
-    assert (found.documents, found.corpus) == (2, corpus_fingerprint(ids))
+    documents = {document.id: document for document in services.store.documents()}
+    assert (found.documents, found.corpus) == (2, services.library_fingerprint())
     assert (found.embedder, found.embedder_device) == (embedder.id, embedder.device)
     assert (found.reranker, found.reranker_device) == (reranker.revision, reranker.device)
     assert len(found.reranker) == 64
     one = provenance(services.stages, doc_ids=[ids[0], "0" * 64])
-    assert (one.documents, one.corpus) == (1, corpus_fingerprint(ids[:1]))
+    assert (one.documents, one.corpus) == (1, library_fingerprint([documents[ids[0]]], embedder.id))
 
 
 def test_a_conversation_reads_as_markdown() -> None:

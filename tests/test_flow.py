@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOW = [
     "ingest.types",
     "ingest.errors",
+    "ingest.files",
     "ingest.pdf",
     "ingest.sandbox",
     "ingest.chunk",

@@ -23,6 +23,7 @@ from app_pages.parts.stream import follow
 from app_pages.parts.turn import SIDES, Look, Side, Turn
 from app_pages.parts.vote import blind_sides, is_blind, same_answers, show_ballot, show_votes
 from ingest.store import LOCAL_OWNER
+from rag.samples import known_question
 from rag.services import Services
 
 
@@ -98,6 +99,9 @@ def _fill(
         else:
             if len(sides) > 1:
                 show_differences(turn)
+            known = known_question(turn.ranking.question)
+            if known:
+                st.caption(f":material/science: {known.measured}")
             show_actions(turn)
             if len(sides) > 1:
                 show_votes(turn, conversation(), look, services)

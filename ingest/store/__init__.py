@@ -8,14 +8,17 @@ and whatever happened to the writer, and `sweep` removes them.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ingest.chunk import CHUNKER
 from ingest.types import Chunk, Document
 
 Vectors = npt.NDArray[np.float32]
@@ -107,6 +110,12 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Flush and let go of the index."""
+
+
+def library_fingerprint(documents: Iterable[Document], embedder_id: str) -> str:
+    """SHA-256, in hex, that is the same for the same documents, cut and embedded alike, in any order."""
+    cut = sorted((document.id, document.chunks) for document in documents)
+    return hashlib.sha256(json.dumps([embedder_id, CHUNKER, cut]).encode()).hexdigest()
 
 
 def point_id(owner: str, key: str) -> str:

@@ -12,7 +12,7 @@ from ingest.store import LOCAL_OWNER
 from rag.evidence.beir import ingest_corpus, passages_of, questions_of
 from rag.evidence.export import comparison_markdown, report_csv, report_data, report_markdown
 from rag.evidence.formats import read_questions
-from rag.evidence.questions import Question, QuestionSet
+from rag.evidence.questions import Question, QuestionSet, measurable
 from rag.evidence.report import Report, make_report
 from rag.evidence.run import Progress, run
 from rag.evidence.runfile import Run, read_run, run_text
@@ -50,7 +50,7 @@ def evaluate(
 ) -> Evaluated:
     """Run a question set on the library. Raises a UserError where it cannot be."""
     kept = EvidenceStore(services.settings.data, owner=owner)
-    questions = find_questions(asked.questions, kept)
+    questions = measurable(find_questions(asked.questions, kept))
     if asked.limit is not None:
         questions = replace(questions, questions=spaced(questions, asked.limit))
     rerankers = [_reranker_of(services), *map(load_reranker, asked.against)]

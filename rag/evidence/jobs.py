@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 from ingest.errors import BadRequest, ModelUnavailable, StoreUnavailable, UserError
 from ingest.store import LOCAL_OWNER
-from rag.evidence.questions import QuestionSet
+from rag.evidence.questions import measurable
 from rag.evidence.run import Progress, corpus_of, make_header, run
-from rag.evidence.sets import EvidenceStore
+from rag.evidence.sets import EvidenceStore, write_text
 from rag.evidence.variants import DEPTHS, Plan, make_plan
 from rag.rerank import Reranker, load_reranker
 from rag.services import Services
@@ -49,12 +48,6 @@ class Going:
     wish: Wish
     progress: Progress | None
     stopping: bool
-
-
-def measurable(questions: QuestionSet) -> QuestionSet:
-    """The set without questions of which only wrong passages are known: they may well have a right one."""
-    kept = tuple(one for one in questions.questions if one.relevant or not one.judgements)
-    return QuestionSet(questions.name, kept)
 
 
 def alone(reranker: Reranker) -> Reranker:
@@ -191,19 +184,7 @@ class Runs:
 
     def _write_wish(self, wish: Wish, key: str) -> None:
         """Remember what is run, so that it can be taken up again after the end of the process."""
-        partial = self._wish_file.with_suffix(".part")
-        try:
-            self._wish_file.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(json.dumps({**asdict(wish), "key": key}))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._wish_file)
-        except OSError as error:
-            raise StoreUnavailable(
-                f"{self._wish_file} cannot be written: {error.strerror}. Free some space or make the folder "
-                "writable."
-            ) from error
+        write_text(self._wish_file, json.dumps({**asdict(wish), "key": key}))
 
 
 _RUNS: WeakKeyDictionary[Services, dict[str, Runs]] = WeakKeyDictionary()

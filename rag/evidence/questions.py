@@ -111,3 +111,9 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def measurable(questions: QuestionSet) -> QuestionSet:
+    """The set without questions of which only wrong passages are known: they may well have a right one."""
+    kept = tuple(one for one in questions.questions if one.relevant or not one.judgements)
+    return QuestionSet(questions.name, kept)

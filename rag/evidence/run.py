@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from ingest.embed import Embedder
 from ingest.errors import BadRequest, StoreUnavailable
-from ingest.store import LOCAL_OWNER, Store
+from ingest.store import LOCAL_OWNER, Store, library_fingerprint
 from ingest.types import Chunk, Document
 from rag.evidence.match import Wanted
 from rag.evidence.questions import Question, QuestionSet, check_questions
@@ -32,7 +32,6 @@ from rag.evidence.runfile import (
 )
 from rag.evidence.variants import Plan, find_candidates, make_orders
 from rag.export import chunk_data
-from rag.threshold import library_fingerprint
 
 SHOWN = 10
 """How many chunks of each order are kept for the drill-down."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ingest.errors import BadRequest, StoreUnavailable
+from ingest.files import replace_file
 from ingest.store import LOCAL_OWNER
 from rag.evidence.questions import Judgement, Question, QuestionSet, check_questions, question_id
 from rag.evidence.run import end_journal
@@ -73,7 +72,7 @@ class EvidenceStore:
         check_questions(questions.questions)
         data = {"name": questions.name, "questions": [question_data(one) for one in questions.questions]}
         with _WRITING:
-            _write(self._set_file(questions.name), json.dumps(data, ensure_ascii=False, indent=1))
+            write_text(self._set_file(questions.name), json.dumps(data, ensure_ascii=False, indent=1))
 
     def change(self, name: str, change: Callable[[QuestionSet], QuestionSet]) -> QuestionSet:
         """Read a set, change it and write it back, with nobody in between; it begins empty where there is none."""
@@ -103,8 +102,8 @@ class EvidenceStore:
             run.header.corpus.fingerprint,
             tuple(model.name for model in run.header.models),
         )
-        _write(self._run_file(id_), run_text(run))
-        _write(self._run_file(id_).with_suffix(".summary"), json.dumps(asdict(summary)))
+        write_text(self._run_file(id_), run_text(run))
+        write_text(self._run_file(id_).with_suffix(".summary"), json.dumps(asdict(summary)))
         if run.finished:
             end_journal(self.journals, run.header)
         return id_
@@ -140,7 +139,7 @@ class EvidenceStore:
         if threshold is None:
             path.unlink(missing_ok=True)
         else:
-            _write(path, json.dumps(asdict(threshold)))
+            write_text(path, json.dumps(asdict(threshold)))
 
     def _set_file(self, name: str) -> Path:
         # a name may hold anything a file name may not
@@ -187,19 +186,11 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never half of it."""
-    partial = path.with_name(f"{path.name}.{threading.get_ident()}.part")
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises StoreUnavailable."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, text.encode("utf-8"))
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise StoreUnavailable(
             f"{path} cannot be written: {error.strerror}. Free some space or make the folder writable."
         ) from error

@@ -74,7 +74,7 @@ class Lexicon:
         found: dict[int, dict[int, float]] = defaultdict(dict)
         for place in np.flatnonzero(np.isin(words, wanted)):
             found[int(words[place])][int(rows[place])] = float(weights[place])
-        return weigh(found, total=len(read), positions=range(len(read)))
+        return weigh(found, total=len(read))
 
     def _words(self, number: int) -> tuple[npt.NDArray[np.int64], Floats]:
         if number not in self._known:

@@ -41,6 +41,7 @@ def test_one_click_loads_the_samples_and_a_suggestion_shows_both_orders(
     expect(page.get_by_role("heading", name="Bi-encoder order")).to_be_visible(timeout=LIMIT_MS)
     expect(page.get_by_role("heading", name="Reranked order")).to_be_visible()
     ended = time.monotonic()
+    expect(page.get_by_text("Measured on the sample library").first).to_be_visible()
     with capsys.disabled():
         print(
             f"\nfirst minute: {len(sample_files())} documents in {loaded - begun:.1f} s, "
