@@ -10,24 +10,29 @@ import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import narwhals.stable  # noqa: F401 - now: a page (altair) and the warm-up (scikit-learn) at once end in a deadlock
 import streamlit as st
 from starlette.middleware import Middleware
 from starlette.routing import Mount
 
+from rag.access import LOOPBACK, check_address, check_reach, is_loopback, read_access
 from rag.api import create_api
-from rag.guard import LOOPBACK, Guard
+from rag.guard import Guard
 from rag.services import shared_services
 from rag.settings import read_settings
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = read_settings()
+ACCESS = read_access(SETTINGS)
+check_reach(SETTINGS, ACCESS)
 
 
 @asynccontextmanager
 async def lifespan(_: st.App) -> AsyncIterator[None]:
     """Resume the upload queue and load the models while the first page is already shown."""
+    check_address(SETTINGS, st.get_option("server.address"))
     services = shared_services()
     services.queue.start()
     warm_up = threading.Thread(target=services.warm_up, name="warm-up", daemon=True)
@@ -38,10 +43,18 @@ async def lifespan(_: st.App) -> AsyncIterator[None]:
     warm_up.join(timeout=30)
 
 
+def _hosts() -> frozenset[str]:
+    """Names under which the app answers; none: under any, where nobody said what it is called."""
+    if ACCESS.url:
+        return LOOPBACK | {urlsplit(ACCESS.url).hostname or ""}
+    return LOOPBACK if is_loopback(SETTINGS.host) else frozenset()
+
+
 app = st.App(
     HERE / "app_pages" / "main.py",
     routes=[Mount("/api", create_api(shared_services))],
-    middleware=[Middleware(Guard, hosts=LOOPBACK if SETTINGS.host in LOOPBACK else ())],
+    middleware=[Middleware(Guard, access=ACCESS, hosts=_hosts())],
+    secrets=ACCESS.login.streamlit_secrets if ACCESS.login else None,
     lifespan=lifespan,
 )
 
@@ -49,12 +62,8 @@ app = st.App(
 def run() -> None:
     """Serve until interrupted. Raises IndexLocked, IndexMismatch, StoreUnavailable before anything starts."""
     _ = shared_services().store
-    reach = (
-        "this machine only"
-        if SETTINGS.host in LOOPBACK
-        else "anyone who reaches this address, without a login"
-    )
-    print(f"Second Look is at http://{SETTINGS.host}:{SETTINGS.port} ({reach}). Ctrl-C stops it.")
+    address = ACCESS.url or f"http://{SETTINGS.host}:{SETTINGS.port}"
+    print(f"Second Look is at {address}, for {ACCESS.reach(SETTINGS.host)}. Ctrl-C stops it.")
     app.run(
         config=_streamlit_config()
         | {

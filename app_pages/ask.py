@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from app_pages.parts.account import asking_owner
 from app_pages.parts.asking import (
     ask_next,
     ask_pending,
@@ -15,6 +16,7 @@ from app_pages.parts.asking import (
     conversation,
     pending_question,
 )
+from app_pages.parts.first import show_first_look
 from app_pages.parts.links import read_link
 from app_pages.parts.panel import look_panel, set_look
 from app_pages.parts.samples import offer_samples, suggested_questions
@@ -22,10 +24,10 @@ from app_pages.parts.talk import show_conversation
 from app_pages.parts.text import plain
 from app_pages.parts.turn import Look
 from ingest.errors import BadRequest, UserError
-from ingest.store import LOCAL_OWNER
 from ingest.types import Document
-from rag.pipeline import MAX_QUESTION_CHARS
+from rag.conversation import StandAlone
 from rag.services import Services, shared_services
+from rag.types import Ranking
 
 
 def page() -> None:
@@ -33,7 +35,7 @@ def page() -> None:
     services = shared_services()
     st.title("Ask your documents", anchor=False)
     try:
-        documents = services.store.documents(owner=LOCAL_OWNER)
+        documents = services.store.documents(owner=asking_owner(services))
         if not documents:
             _invite(services)
             return
@@ -51,7 +53,7 @@ def page() -> None:
 def _invite(services: Services) -> None:
     st.info("Your library is empty. Upload some PDFs, then ask them anything.", icon=":material/upload_file:")
     st.page_link("documents.py", label="Upload documents", icon=":material/description:")
-    offer_samples(services, owner=LOCAL_OWNER)
+    offer_samples(services, owner=asking_owner(services))
 
 
 def _explain(services: Services) -> None:
@@ -63,7 +65,7 @@ def _explain(services: Services) -> None:
         "Type a question above. A **bi-encoder** finds the nearest passages; a **cross-encoder** then reads "
         "your question together with each of them and keeps the best ones. You see both orders."
     )
-    suggested = suggested_questions(services, owner=LOCAL_OWNER)
+    suggested = suggested_questions(services, owner=asking_owner(services))
     if suggested:
         ask_next(suggested, exactly=True)
         st.rerun()
@@ -90,7 +92,7 @@ def _ask(look: Look, services: Services) -> DeltaGenerator:
     """The question box; asks what waits, and returns the place for what is known then."""
     # inside a container, or it would stick to the bottom and keep the page scrolled past the answer
     with st.container(key="ask"):
-        asked = st.chat_input("Ask a question", max_chars=MAX_QUESTION_CHARS)
+        asked = st.chat_input("Ask a question", max_chars=services.settings.max_question_chars)
     if asked:
         ask_next(asked)
         st.session_state.pop("link-problem", None)
@@ -102,11 +104,20 @@ def _ask(look: Look, services: Services) -> DeltaGenerator:
         return st.container()
     # one element in the place of all that stood here, which would otherwise be pushed down step by step
     place = st.empty()
-    place.text(question)
+    with place.container(), st.container(), st.chat_message("user", avatar=":material/person:"):
+        st.text(question)
+
+    def show_first(words: StandAlone, ranking: Ranking, number: int) -> None:
+        with place.container():
+            show_first_look(words, ranking, number, look, services)
+
     try:
-        ask_pending(look, services)
+        ask_pending(look, services, show_first)
     except UserError as error:
+        place.empty()
         st.error(plain(str(error), limit=1000), icon=":material/error:")
+    if conversation() and conversation()[-1].ranking.rerank_problem:
+        place.empty()  # cards without a second score have fewer pieces, and what is left over would stay
     return place.container()
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
+from app_pages.parts.account import asking_owner, asking_user
 from app_pages.parts.deletions import deleted
 from app_pages.parts.samples import sample_row, undo_samples
 from app_pages.parts.text import plain, size_text
-from ingest.errors import UserError
+from app_pages.parts.uploads import forget_uploads
+from ingest.errors import LimitReached, UserError
 from ingest.queue import Job, State
-from ingest.store import LOCAL_OWNER
 from ingest.types import Document
 from rag.services import Services, shared_services
 
@@ -33,7 +36,7 @@ def page() -> None:
         _upload(services)
         _queue(services)
         _undo(services)
-        sample_row(services, owner=LOCAL_OWNER)
+        sample_row(services, owner=asking_owner(services))
         _library(services)
     except UserError as error:
         st.error(plain(str(error), limit=1000), icon=":material/error:")
@@ -50,14 +53,30 @@ def _upload(services: Services) -> None:
         help=f"Up to {services.settings.max_upload_mb} MB and {services.settings.max_pages} pages each.",
     )
     if files:
-        for file in files:
-            services.queue.add(file.name, file.getvalue(), owner=LOCAL_OWNER)
         st.session_state["uploads"] = generation + 1
+        st.session_state["upload-problem"] = _take(files, services)
+        forget_uploads(files)
         st.rerun()
+    problem = st.session_state.get("upload-problem")
+    if problem:
+        st.error(plain(problem, limit=600), icon=":material/error:")
+
+
+def _take(files: Sequence[UploadedFile], services: Services) -> str:
+    """Queue the files, all or none; returns why none was, "" where they are queued."""
+    owner = asking_owner(services)
+    try:
+        services.limits.request(asking_user(services))
+        services.queue.check_room(len(files), owner=owner)
+        for file in files:
+            services.queue.add(file.name, file.getvalue(), owner=owner)
+    except LimitReached as error:
+        return str(error)
+    return ""
 
 
 def _queue(services: Services) -> None:
-    jobs = services.queue.jobs(owner=LOCAL_OWNER)
+    jobs = services.queue.jobs(owner=asking_owner(services))
     if not jobs:
         return
     busy = any(job.open for job in jobs)
@@ -65,7 +84,7 @@ def _queue(services: Services) -> None:
 
 
 def _show_queue(services: Services, was_busy: bool) -> None:
-    jobs = services.queue.jobs(owner=LOCAL_OWNER)
+    jobs = services.queue.jobs(owner=asking_owner(services))
     with st.container(border=True, key="queue"):
         open_jobs = sum(job.open for job in jobs)
         title, button = st.columns([4, 1], vertical_alignment="center")
@@ -73,7 +92,7 @@ def _show_queue(services: Services, was_busy: bool) -> None:
         if open_jobs < len(jobs) and button.button("Clear finished", key="clear"):
             for job in jobs:
                 if not job.open and job.state not in ("password", "failed"):
-                    services.queue.dismiss(job.id, owner=LOCAL_OWNER)
+                    services.queue.dismiss(job.id, owner=asking_owner(services))
             st.rerun()
         for job in jobs:
             _show_job(job, services)
@@ -109,20 +128,20 @@ def _ask_password(job: Job, services: Services) -> None:
         field, unlock, leave = st.columns([3, 1, 1], vertical_alignment="bottom")
         password = field.text_input("Password", type="password", autocomplete="off")
         if unlock.form_submit_button("Unlock", type="primary") and password:
-            services.queue.retry(job.id, owner=LOCAL_OWNER, password=password)
+            services.queue.retry(job.id, owner=asking_owner(services), password=password)
             st.rerun()
         if leave.form_submit_button("Remove"):
-            services.queue.dismiss(job.id, owner=LOCAL_OWNER)
+            services.queue.dismiss(job.id, owner=asking_owner(services))
             st.rerun()
 
 
 def _offer_retry(job: Job, services: Services) -> None:
     again, leave, _ = st.columns([1, 1, 4])
     if again.button("Try again", key=f"retry-{job.id}"):
-        services.queue.retry(job.id, owner=LOCAL_OWNER)
+        services.queue.retry(job.id, owner=asking_owner(services))
         st.rerun()
     if leave.button("Remove", key=f"remove-{job.id}"):
-        services.queue.dismiss(job.id, owner=LOCAL_OWNER)
+        services.queue.dismiss(job.id, owner=asking_owner(services))
         st.rerun()
 
 
@@ -143,9 +162,9 @@ def _undo(services: Services) -> None:
 
 
 def _library(services: Services) -> None:
-    documents = services.store.documents(owner=LOCAL_OWNER)
+    documents = services.store.documents(owner=asking_owner(services))
     if not documents:
-        if not services.queue.jobs(owner=LOCAL_OWNER):
+        if not services.queue.jobs(owner=asking_owner(services)):
             st.info(
                 "No documents yet. Drop PDFs on the field above, or load the sample library.",
                 icon=":material/upload_file:",
@@ -194,7 +213,7 @@ def _confirm(document: Document, services: Services) -> None:
     )
     delete, keep = st.columns(2)
     if delete.button("Delete", type="primary", key="confirm-delete", width="stretch"):
-        deleted().append(services.delete(document.id, owner=LOCAL_OWNER))
+        deleted().append(services.delete(document.id, owner=asking_owner(services)))
         st.rerun()
     if keep.button("Keep", key="confirm-keep", width="stretch"):
         st.rerun()

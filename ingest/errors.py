@@ -8,6 +8,7 @@
     |-- ModelUnavailable     weights are missing, altered, or fail their self-test
     |-- RerankFailed         the cross-encoder broke on a question
     |-- AnswerFailed         the LLM endpoint refused, timed out, or cut its stream
+    |-- LimitReached         more at once, or in a minute, than the operator allows
     `-- BadRequest           a question, a name or a number that cannot be used
 
 Anything else that is raised is a defect.
@@ -68,6 +69,10 @@ class RerankFailed(UserError):
 
 class AnswerFailed(UserError):
     """The LLM endpoint refused, timed out, or cut its stream."""
+
+
+class LimitReached(UserError):
+    """More at once, or in a minute, than the operator allows: the message says what, and when to try again."""
 
 
 class BadRequest(UserError):

@@ -120,6 +120,35 @@ def delete(
 
 
 @app.command()
+def rebuild(
+    password: Annotated[str, typer.Option(help="For files that need one.", prompt=False)] = "",
+    as_json: Json = False,
+) -> None:
+    """Make the index anew from the kept files; the old one is moved aside. Exit status 1 when any is missing."""
+    from rag.export import job_data
+    from rag.rebuild import rebuild as make_anew
+    from rag.services import opened
+    from rag.settings import read_settings
+
+    with opened(read_settings()) as services:
+        rebuilt = make_anew(services, password=password, on_job=_ignore if as_json else _show_rebuild)
+    if as_json:
+        _print_json(
+            {
+                "aside": str(rebuilt.aside) if rebuilt.aside else None,
+                "resumed": rebuilt.resumed,
+                "files": [job_data(job) for job in rebuilt.jobs],
+                "without_file": [{"source": one.source, "added": one.added} for one in rebuilt.without_file],
+                "unnamed": [job.source for job in rebuilt.unnamed],
+            }
+        )
+    else:
+        _show_rebuilt(rebuilt)
+    if not rebuilt.whole:
+        raise typer.Exit(1)
+
+
+@app.command()
 def search(
     question: Question,
     depth: Depth = 50,
@@ -362,6 +391,28 @@ def fetch(
     typer.echo(f"{wanted} is in the local cache; {how}.")
 
 
+@app.command()
+def token(
+    user: Annotated[
+        str, typer.Argument(help="Whose documents it opens: an id from the Account page, or `local`.")
+    ] = "local",
+) -> None:
+    """Make a token for the API, and print it with the line that lets it in."""
+    from rag.access import make_token, token_line
+
+    made = make_token()
+    line = token_line(user, made)
+    typer.secho("The token. It is kept nowhere: this is the only time it is shown.", dim=True, err=True)
+    typer.echo(made)
+    typer.secho(
+        "Let it in with this line, in SECOND_LOOK_API_TOKENS (with commas) or in SECOND_LOOK_API_TOKENS_FILE, "
+        "and start the app again:",
+        dim=True,
+        err=True,
+    )
+    typer.echo(line)
+
+
 def _pdfs(paths: Iterable[Path]) -> Iterator[Path]:
     """All files named, and the PDFs in all folders named. Raises UserError for what is not there."""
     for path in paths:
@@ -442,6 +493,49 @@ def _end_progress(job: Any) -> None:
     good = job.state in ("done", "unchanged")
     start = "\r\x1b[K" if sys.stdout.isatty() else ""
     typer.secho(f"{start}{job.source}: {job.message}", fg=None if good else "red", err=not good)
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+def _show_rebuild(number: int, total: int, job: Any) -> None:
+    if job.open:
+        _show_progress(replace(job, source=f"{number} of {total}: {job.source}"))
+    else:
+        _end_progress(replace(job, source=f"{number} of {total}: {job.source}"))
+
+
+def _show_rebuilt(rebuilt: Any) -> None:
+    read = sum(job.state in ("done", "unchanged") for job in rebuilt.jobs)
+    typer.echo(
+        f"{read} of {len(rebuilt.jobs)} kept files are in the index{' again' if rebuilt.jobs else ''}."
+    )
+    if rebuilt.resumed:
+        typer.echo("This went on with a rebuild that was begun earlier.")
+    if rebuilt.aside:
+        typer.echo(f"The old index is in {rebuilt.aside}: delete it when all is well.")
+    for job in rebuilt.unnamed:
+        typer.echo(f"{job.source}: its name is lost, this one is made from its hash.")
+    for job in rebuilt.jobs:
+        if job.state == "password":
+            typer.echo(
+                f"{job.source} needs its password: give it on the Documents page, or with --password.",
+                err=True,
+            )
+        elif job.state not in ("done", "unchanged"):
+            typer.echo(f"{job.source} could not be read and is kept: {job.message}", err=True)
+    for record in rebuilt.without_file:
+        typer.echo(_without_file(record), err=True)
+
+
+def _without_file(record: Any) -> str:
+    if record.pdf:
+        return f"{record.source} is not in the index any more: its file is gone. Ingest it again."
+    return (
+        f"{record.source} is not in the index any more: it was never a PDF and cannot be made from one. A BEIR "
+        "corpus comes back with `second-look bench-set FOLDER`."
+    )
 
 
 def _show_line(line: str) -> None:

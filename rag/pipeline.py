@@ -13,12 +13,13 @@ from rag.answer import Answerer
 from rag.citations import check
 from rag.rerank import Reranker, rerank
 from rag.retrieve import retrieve
+from rag.settings import LONGEST_QUESTION
 from rag.types import Answered, Hit, Ranked, Ranking, Seconds
 
 DEPTH = 50
 SOURCES = 5
 MAX_DEPTH = 500
-MAX_QUESTION_CHARS = 2000
+MAX_QUESTION_CHARS = LONGEST_QUESTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,11 @@ def rank(
     reranking: bool = True,
     owner: str = LOCAL_OWNER,
     doc_ids: Sequence[str] | None = None,
+    on_first: Callable[[Ranking], None] = lambda _: None,
 ) -> Ranking:
     """Find `depth` candidates by cosine, read them all again with the cross-encoder, choose `sources`.
+
+    `on_first` is called with the bi-encoder's order before the second look, which takes most of the time.
 
     A reranker that is missing or breaks does not lose the question: `rerank_problem` says what happened and
     the bi-encoder's order stands. Raises BadRequest for a question or numbers that cannot be used, and
@@ -68,7 +72,10 @@ def rank(
         confident=None,
         question_cut=not stages.embedder.reads_whole(question),
     )
-    return look_again(first, stages) if reranking else first
+    if not reranking:
+        return first
+    on_first(first)
+    return look_again(first, stages)
 
 
 def look_again(ranking: Ranking, stages: Stages) -> Ranking:

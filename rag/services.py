@@ -11,16 +11,20 @@ from typing import Generic, TypeVar
 
 from ingest.chunk import CHUNKER, Chunker
 from ingest.embed import Embedder, identify, load_embedder
-from ingest.errors import BadRequest, ModelUnavailable, RerankFailed, UserError
+from ingest.errors import BadRequest, ModelUnavailable, RerankFailed, StoreUnavailable, UserError
+from ingest.files import remove_partials
 from ingest.originals import Originals
 from ingest.pdf import has_words
 from ingest.pipeline import Tools
 from ingest.queue import UploadQueue
 from ingest.sandbox import Sandbox
+from ingest.settle import everybody, orphans, settle
 from ingest.store import LOCAL_OWNER, Recipe, Store, Stored, library_fingerprint
 from ingest.types import Document
-from rag.answer import Answerer, make_answerer
+from rag.access import read_access
+from rag.answer import Answerer
 from rag.checks import load_languages
+from rag.limits import Limits, limited_answerer
 from rag.pipeline import Stages
 from rag.rerank import Reranker, load_reranker
 from rag.settings import Settings, read_settings
@@ -73,12 +77,14 @@ class Services:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.access = read_access(settings)
+        self.limits = Limits(settings)
         self.originals = Originals(settings.files, settings.trash)
         self._identity = Lazy(lambda: identify(settings.embedder))
         self._embedder = Lazy(lambda: load_embedder(self._identity.get()))
         self._reranker = Lazy(lambda: _reranker_or_reason(settings.reranker))
         self._store = Lazy(self._open_store)
-        self._answerer = Lazy(lambda: make_answerer(settings, self.score_sentences))
+        self._answerer = Lazy(lambda: limited_answerer(settings, self.score_sentences))
         self._sandbox, self._viewer = (
             Lazy(lambda: Sandbox(seconds=settings.parse_seconds, memory_mb=settings.parse_memory_mb))
             for _ in range(2)
@@ -90,6 +96,8 @@ class Services:
             lambda: self.tools,
             store=lambda: self.store,
             max_bytes=settings.max_upload_mb * 1_000_000,
+            max_open=settings.max_open_uploads,
+            max_waiting=settings.max_queue,
         )
         self.at_close: list[Callable[[], None]] = []
         """Called before the index is let go: for whoever works on it in the background."""
@@ -101,30 +109,40 @@ class Services:
         return self._store.get()
 
     @property
+    def recipe(self) -> Recipe:
+        """What the vectors of the index are made with. Raises ModelUnavailable."""
+        identity = self._identity.get()
+        return Recipe(identity.id, CHUNKER, identity.dimension)
+
+    @property
     def embedder(self) -> Embedder:
         """The bi-encoder. Raises ModelUnavailable."""
         return self._embedder.get()
 
     @property
     def stages(self) -> Stages:
-        """What a question runs through; a reranker that cannot be loaded is said, not hidden.
+        """`stages_of` the local owner."""
+        return self.stages_of(LOCAL_OWNER)
 
-        A threshold that was chosen on the Evidence page is in the reranker as long as it fits model and library.
+    def stages_of(self, owner: str) -> Stages:
+        """What a question of an owner runs through; a reranker that cannot be loaded is said, not hidden.
+
+        A threshold that the owner chose on the Evidence page is in the reranker as long as it fits model and
+        library.
         """
         reranker, problem = self._reranker.get()
-        threshold = self.threshold
+        threshold = self.threshold(owner=owner)
         if reranker and threshold:
-            reranker = apply_threshold(reranker, threshold, self.library_fingerprint())
+            reranker = apply_threshold(reranker, threshold, self.library_fingerprint(owner=owner))
         return Stages(self.embedder, self.store, reranker, problem)
 
-    @property
-    def threshold(self) -> Threshold | None:
-        """The threshold that somebody chose, whether it still fits or not. Raises StoreUnavailable."""
-        return read_threshold(threshold_file(self.settings.data, LOCAL_OWNER))
+    def threshold(self, *, owner: str = LOCAL_OWNER) -> Threshold | None:
+        """The threshold that an owner chose, whether it still fits or not. Raises StoreUnavailable."""
+        return read_threshold(threshold_file(self.settings.data, owner))
 
-    def library_fingerprint(self) -> str:
+    def library_fingerprint(self, *, owner: str = LOCAL_OWNER) -> str:
         """The same for the same documents, cut and embedded alike. Raises StoreUnavailable."""
-        return library_fingerprint(self.store.documents(owner=LOCAL_OWNER), self.embedder.id)
+        return library_fingerprint(self.store.documents(owner=owner), self.embedder.id)
 
     @property
     def answerer(self) -> Answerer:
@@ -149,10 +167,19 @@ class Services:
         return self._embedder.made is not None and self._reranker.made is not None
 
     def _open_store(self) -> Store:
-        identity = self._identity.get()
-        store = open_store(self.settings, Recipe(identity.id, CHUNKER, identity.dimension))
+        owners = everybody(self.queue, self.originals)
+        kept = sum(len(orphans(self.queue, self.originals, (), owner=owner)) for owner in owners)
+        store = open_store(self.settings, self.recipe, kept=kept)
         store.sweep()
+        self._tidy_evidence()
+        settle(self.queue, self.originals, store, shared=bool(self.settings.qdrant_url))
         return store
+
+    def _tidy_evidence(self) -> None:
+        try:
+            remove_partials(self.settings.data / "evidence")
+        except OSError as error:
+            log.warning("What a killed process left among the evidence stays: %s", error)
 
     def score_sentences(self, question: str, sentences: Sequence[str]) -> Sequence[float]:
         """How well each sentence answers the question, by the reranker.
@@ -192,8 +219,13 @@ class Services:
         stored = self.store.take(doc_id, owner=owner)
         if stored is None:
             raise BadRequest(f"There is no document {doc_id[:12]}... in the library.")
-        self.store.delete(doc_id, owner=owner)
+        # the file decides: were the process killed in between, the next one would finish the deletion
         self.originals.discard(doc_id, owner=owner)
+        try:
+            self.store.delete(doc_id, owner=owner)
+        except StoreUnavailable:
+            self.originals.restore(doc_id, owner=owner)
+            raise
         self.originals.purge(older_than=UNDO_SECONDS)
         return Deleted(stored, owner)
 
@@ -220,17 +252,20 @@ class Services:
             self._store.made.close()
 
 
-def open_store(settings: Settings, recipe: Recipe) -> Store:
-    """Qdrant's server where `QDRANT_URL` is set, else the embedded index in the data folder."""
+def open_store(settings: Settings, recipe: Recipe, *, kept: int = 0) -> Store:
+    """Qdrant's server where `QDRANT_URL` is set, else the embedded index in the data folder.
+
+    With documents `kept`, one that is gone is told and not made anew.
+    """
     if settings.qdrant_url:
         from ingest.store.server import open_server_store
 
         return open_server_store(
-            settings.qdrant_url, settings.qdrant_api_key, settings.qdrant_collection, recipe
+            settings.qdrant_url, settings.qdrant_api_key, settings.qdrant_collection, recipe, kept=kept
         )
     from ingest.store.edge import open_edge_store
 
-    return open_edge_store(settings.index, recipe)
+    return open_edge_store(settings.index, recipe, kept=kept)
 
 
 @contextmanager

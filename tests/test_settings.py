@@ -46,6 +46,24 @@ def test_an_llm_needs_a_model_and_a_key_or_an_address(environ: dict[str, str], e
     assert read_settings(environ).has_llm is expected
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"), [("yes", True), ("TRUE", True), ("1", True), ("no", False), ("off", False)]
+)
+def test_a_yes_is_read_as_people_write_it(word: str, meant: bool) -> None:
+    assert read_settings({"SECOND_LOOK_OPEN_TO_EVERYONE": word}).open_to_everyone is meant
+
+
+def test_a_yes_that_is_neither_is_told_by_its_variable() -> None:
+    with pytest.raises(BadRequest, match="SECOND_LOOK_OPEN_TO_EVERYONE must be yes or no"):
+        read_settings({"SECOND_LOOK_OPEN_TO_EVERYONE": "perhaps"})
+
+
+def test_questions_can_be_made_shorter_but_no_longer() -> None:
+    assert read_settings({"MAX_QUESTION_CHARS": "100"}).max_question_chars == 100
+    with pytest.raises(BadRequest, match="at most 2000"):
+        read_settings({"MAX_QUESTION_CHARS": "2001"})
+
+
 def test_secrets_are_not_in_the_repr() -> None:
     shown = repr(read_settings({"OPENAI_API_KEY": "sk-secret", "QDRANT_API_KEY": "q-secret"}))
     assert "secret" not in shown

@@ -45,9 +45,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_app(data: Path, log: Path, **environ: str) -> App:
-    """Start `second-look serve` and wait until it answers."""
-    port = free_port()
+def start_app(data: Path, log: Path, port: int = 0, /, **environ: str) -> App:
+    """Start `second-look serve` and wait until it answers; on any free port where none is given."""
+    port = port or free_port()
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("OPENAI", "LLM", "QDRANT"))
     }
