@@ -13,8 +13,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import cache
-from itertools import islice
+from functools import cache, partial
+from itertools import count, islice
+from queue import PriorityQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 BATCH_TOKENS = 1024
 """Tokens computed at once: enough for full-speed matrix products, few enough to stay in the cache."""
+PROMPT_TOKENS = 16 * BATCH_TOKENS
+"""Tokens of a question with some 70 candidates."""
 ALIGNMENT = 32
 """Attention rows are padded to a multiple of this: bfloat16 products and softmax then run twice as fast."""
 
@@ -201,20 +204,33 @@ def batches(lengths: Sequence[int], *, tokens: int = BATCH_TOKENS) -> Iterator[l
         yield batch
 
 
-def spread(compute: Callable[[list[int]], T], lengths: Sequence[int]) -> Iterator[tuple[list[int], T]]:
+def spread(
+    compute: Callable[[list[int]], T], lengths: Sequence[int], *, prompt: int = PROMPT_TOKENS
+) -> Iterator[tuple[list[int], T]]:
     """Each batch of these sequences and what `compute` makes of it, as they get done, on all threads.
 
-    Few batches wait in line at a time, so that a question asked while a document is embedded gets its turn.
+    Calls are served in the order in which they come, so that of many questions the first is answered first. What
+    fits into one batch, as a question alone does, need not wait in line. Batches after the first `prompt` tokens
+    of a call let pass what comes within the next `PROMPT_TOKENS`: a question is not kept waiting by a document
+    that is embedded, nor is the document put off for ever by questions.
     """
     with _STARTING:
-        threads, pool = _threads()
-    tokens = max(1, min(BATCH_TOKENS, sum(lengths) // (4 * threads)))
+        line = _line()
+    total = sum(lengths)
+    tokens = max(1, min(BATCH_TOKENS, total // (4 * line.threads)))
     todo = iter(list(batches(lengths, tokens=tokens))[::-1])  # the longest first: they would end last
+    came = line.computed if total > BATCH_TOKENS else 0
+    place = line.place()
+    handed = 0
     running: dict[Future[T], list[int]] = {}
     try:
         while True:
-            for batch in islice(todo, threads + 1 - len(running)):
-                running[pool.submit(compute, batch)] = batch
+            # few at a time: where the later ones stand depends on what has been computed by then
+            for batch in islice(todo, line.threads + 1 - len(running)):
+                turn = came if handed < prompt else line.computed + PROMPT_TOKENS
+                size = sum(lengths[position] for position in batch)
+                running[line.submit(partial(compute, batch), size, turn, place)] = batch
+                handed += size
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -224,19 +240,60 @@ def spread(compute: Callable[[list[int]], T], lengths: Sequence[int]) -> Iterato
             future.cancel()
 
 
+class _Line:
+    """Batches that wait for the next idle thread: the one with the lowest turn goes first, then by place."""
+
+    def __init__(self, threads: int, pool: ThreadPoolExecutor) -> None:
+        self.threads = threads
+        self.computed = 0
+        """Tokens so far: the clock by which turns are told."""
+        self._pool = pool
+        self._numbers = count()
+        self._waiting: PriorityQueue[tuple[int, int, int, Callable[[], None]]] = PriorityQueue()
+        self._counting = threading.Lock()
+
+    def place(self) -> int:
+        """A number for a call, higher than those of all calls before it."""
+        return next(self._numbers)
+
+    def submit(self, compute: Callable[[], T], tokens: int, turn: int, place: int) -> Future[T]:
+        """Let a batch of so many tokens be computed in its turn."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                _settle(future, compute)
+                with self._counting:
+                    self.computed += tokens
+
+        self._waiting.put((turn, place, next(self._numbers), run))
+        self._pool.submit(self._run_first)
+        return future
+
+    def _run_first(self) -> None:
+        self._waiting.get_nowait()[-1]()
+
+
+def _settle(future: Future[T], compute: Callable[[], T]) -> None:
+    try:
+        future.set_result(compute())
+    except BaseException as error:  # noqa: BLE001 - raised where the result is taken, as in any executor
+        future.set_exception(error)
+
+
 @cache
-def _threads() -> tuple[int, ThreadPoolExecutor]:
-    """How many threads compute, as many as PyTorch would use, and the pool of them."""
+def _line() -> _Line:
+    """The line in front of as many threads as PyTorch would use."""
     import torch
 
-    count = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, "compute", initializer=_compute_alone)
-    started = threading.Barrier(count + 1)
-    for _ in range(count):
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "compute", initializer=_compute_alone)
+    started = threading.Barrier(threads + 1)
+    for _ in range(threads):
         pool.submit(started.wait)
     started.wait()
-    torch.set_num_threads(count)  # what one thread sets is also the default of later ones
-    return count, pool
+    torch.set_num_threads(threads)  # what one thread sets is also the default of later ones
+    return _Line(threads, pool)
 
 
 def _compute_alone() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from statistics import quantiles
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 MAX_TOKENS = 200
 OVERLAP_TOKENS = 32
 """About one sentence; the splitter repeats whole sentences only, so it is an upper limit."""
+MAX_CHUNK_CHARS = 4_000
+"""No real text has so many in 200 tokens; but a tokenizer takes a word of any length for one unknown token."""
+BLOCK_CHARS = 20_000
+"""Longer pages are cut into such blocks first: the splitter takes the square of the time for unbroken text."""
 MAX_HEADING_CHARS = 160
 CHUNKER = f"sentences-{MAX_TOKENS}-{OVERLAP_TOKENS}/1"
 """Name and version of what this module does; it is recorded in the index."""
 
+_SPACE = re.compile(r"\s")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -65,11 +70,35 @@ class Chunker:
 
     def _spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """(start, end) of each text's chunks; the splitter works on all cores at once."""
-        cut = self._splitter.chunk_all_indices([unwrap(text) for text in texts])
-        return [
-            [(start, start + len(piece)) for start, piece in pieces if any(map(str.isalnum, piece))]
-            for pieces in cut
+        blocks = [
+            (number, start, end)
+            for number, text in enumerate(texts)
+            for start, end in cut_at_spaces(text, 0, len(text), BLOCK_CHARS)
         ]
+        cut = self._splitter.chunk_all_indices(
+            [unwrap(texts[number][start:end]) for number, start, end in blocks]
+        )
+        spans: list[list[tuple[int, int]]] = [[] for _ in texts]
+        for (number, begin, _), pieces in zip(blocks, cut, strict=True):
+            for start, piece in pieces:
+                spans[number] += [
+                    part
+                    for part in cut_at_spaces(
+                        texts[number], begin + start, begin + start + len(piece), MAX_CHUNK_CHARS
+                    )
+                    if any(map(str.isalnum, texts[number][slice(*part)]))
+                ]
+        return spans
+
+
+def cut_at_spaces(text: str, start: int, end: int, limit: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of parts of at most `limit` characters, that end at white space where there is any."""
+    while end - start > limit:
+        spaces = [match.end() for match in _SPACE.finditer(text, start + limit // 2, start + limit)]
+        middle = spaces[-1] if spaces else start + limit
+        yield start, middle
+        start = middle
+    yield start, end
 
 
 def unwrap(text: str) -> str:
@@ -99,12 +128,31 @@ def place_headings(sections: Iterable[tuple[int, str]], pages: Sequence[Page]) -
     `sections` are (page from 1, title).
     """
     texts = {page.number: page.text for page in pages}
+    wanted = [(page, " ".join(title.split())) for page, title in sections]
+    lines = {page: _one_line(texts.get(page, "")) for page in {page for page, _ in wanted}}
     placed = []
-    for page, title in sections:
-        words = [re.escape(word) for word in title.split()]
-        found = re.search(r"\s+".join(words), texts.get(page, ""), re.IGNORECASE) if words else None
-        placed.append(Heading(page, found.start() if found else 0, " ".join(title.split())))
+    for page, title in wanted:
+        line, places = lines[page]
+        found = line.find(_small(title)) if title else -1
+        placed.append(Heading(page, places[found] if found >= 0 else 0, title))
     return sorted(placed, key=lambda heading: (heading.page, heading.start))
+
+
+def _one_line(text: str) -> tuple[str, list[int]]:
+    """The text in small letters with single spaces, and where in it each of these characters stands.
+
+    Plain search in this takes no time for any title; a pattern with white space of any length can take hours.
+    """
+    places = [
+        at for at, character in enumerate(text) if not (character.isspace() and text[at - 1 : at].isspace())
+    ]
+    return _small("".join(" " if text[at].isspace() else text[at] for at in places)), places
+
+
+def _small(text: str) -> str:
+    """Small letters, each for one: some capitals become two characters."""
+    small = text.lower()
+    return small if len(small) == len(text) else "".join(ch.lower()[:1] for ch in text)
 
 
 def join_heading(title: str, section: str) -> str:

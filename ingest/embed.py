@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ingest.bert import COMPUTE, PackedBert, can_pack, spread
+from ingest.bert import BATCH_TOKENS, COMPUTE, PackedBert, can_pack, spread
 from ingest.errors import ModelUnavailable
 from ingest.weights import (
     MINILM,
@@ -29,6 +29,8 @@ from ingest.weights import (
 if TYPE_CHECKING:
     import torch
 
+SENTENCES_TOKENS = 2 * BATCH_TOKENS
+"""More than the sentences of an answer's sources. Whoever embeds more, ingests, and lets questions pass."""
 Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with (done, of how many)."""
@@ -81,7 +83,7 @@ class PackedEmbedder:
 
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         done = 0
-        for batch, rows in spread(means, lengths):
+        for batch, rows in spread(means, lengths, prompt=SENTENCES_TOKENS):
             vectors[batch] = rows
             done += len(batch)
             if on_progress:

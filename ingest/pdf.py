@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import islice
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -37,6 +38,9 @@ PdfTextPage: TypeAlias = Any
 MAX_PIXELS = 8_000_000
 MAX_SIDE_PIXELS = 8_000
 MAX_TITLE_CHARS = 200
+MAX_PAGE_CHARS = 200_000
+"""UTF-16 units of a page's text that are read: a hundred dense pages on one."""
+MAX_SECTIONS = 10_000
 HIGHLIGHT = (255, 214, 0)
 HIGHLIGHT_OPACITY = 0.35
 
@@ -59,6 +63,7 @@ _PROTECTED = (
     "The file is protected in a way that cannot be read here. "
     "Open it in the program that it was made for, print it as a PDF and upload that one."
 )
+_SECTIONS_LEFT_OUT = f"The outline has more than {MAX_SECTIONS:,} entries: those after that are left out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """Title and sections in reading order; `warning` says why there are none, and is else empty."""
+    """Title and sections in reading order; `warning` says why some or all are left out, and is else empty."""
 
     title: str
     sections: tuple[Section, ...]
@@ -160,8 +165,10 @@ def read_outline(path: Path, password: str) -> Outline:
     try:
         with _open_pypdf(path, password) as reader:
             title = _sensible_title(reader.metadata.title if reader.metadata else None)
-            sections = sorted(_walk(reader, reader.outline), key=lambda section: section.page)
-            return Outline(title, tuple(sections), len(reader.pages), "")
+            found = list(islice(_walk(reader, reader.outline), MAX_SECTIONS + 1))
+            warning = _SECTIONS_LEFT_OUT if len(found) > MAX_SECTIONS else ""
+            sections = sorted(found[:MAX_SECTIONS], key=lambda section: section.page)
+            return Outline(title, tuple(sections), len(reader.pages), warning)
     except PdfRefused:
         unread = "outline" if title else "title and outline"
         return Outline(title, (), 0, f"The file's {unread} cannot be read.")
@@ -195,6 +202,11 @@ def span_boxes(path: Path, page: int, spans: Sequence[tuple[int, int]], password
     """Boxes around spans of a page's text, one for each line that a span covers."""
     with _open_page(path, page, password) as opened:
         return _boxes(opened, spans)
+
+
+def is_cut_off(text: str) -> bool:
+    """Tell whether a page's text ends where no more of it is read."""
+    return len(text) >= MAX_PAGE_CHARS // 2 and _units(text) >= MAX_PAGE_CHARS
 
 
 def has_words(text: str) -> bool:
@@ -285,8 +297,8 @@ def _page_text(page: PdfPage) -> str:
 
 
 def _text(textpage: PdfTextPage) -> str:
-    count = textpage.count_chars()
-    text: str = textpage.get_text_range(errors="surrogatepass") if count else ""
+    count = min(textpage.count_chars(), MAX_PAGE_CHARS)
+    text: str = textpage.get_text_range(0, count, errors="surrogatepass") if count else ""
     if _units(text) != count or _JOINT in text:
         # pdfium leaves some characters without a meaning out of its text, and writes others as it writes a joint
         units = "".join(chr(_unit(textpage, index)) for index in range(count))
@@ -396,7 +408,7 @@ def _decrypt(reader: PdfReader, password: str) -> None:
 
 def _pypdf_text(reader: PdfReader, number: int) -> str:
     try:
-        return _clean(reader.pages[number - 1].extract_text())
+        return _clean(reader.pages[number - 1].extract_text()[:MAX_PAGE_CHARS])
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - a damaged page makes pypdf raise anything; the next may be sound

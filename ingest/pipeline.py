@@ -38,12 +38,14 @@ def ingest(
     doc_id: str,
     source: str,
     owner: str,
+    added: str = "",
     password: str = "",
     on_stage: OnStage = lambda *_: None,
 ) -> Document:
     """Read, cut, embed and store one PDF; nothing is stored unless all of it is.
 
-    `source` is the file's name as people know it. Raises PdfRefused, StoreUnavailable.
+    `source` is the file's name as people know it, `added` when it came (ISO 8601 in UTC; now, if empty). Raises
+    PdfRefused, StoreUnavailable.
     """
     read = read_document(
         tools.sandbox,
@@ -69,7 +71,7 @@ def ingest(
         pages=len(read.pages),
         chunks=len(chunks),
         size=path.stat().st_size,
-        added=datetime.now(UTC).isoformat(timespec="seconds"),
+        added=added or datetime.now(UTC).isoformat(timespec="seconds"),
         warnings=read.warnings,
     )
     tools.store.add(document, chunks, vectors, owner=owner)

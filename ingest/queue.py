@@ -6,14 +6,15 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Literal
 
-from ingest.errors import BadRequest, PdfRefused, StoreUnavailable, UserError
-from ingest.originals import Originals
+from ingest.errors import BadRequest, LimitReached, PdfRefused, StoreUnavailable, UserError
+from ingest.originals import Originals, Record
 from ingest.pipeline import Stage, Tools, ingest
 from ingest.store import Store
 from ingest.types import Document
@@ -29,6 +30,8 @@ RETRIABLE: tuple[State, ...] = ("password", "failed")
 """States in which the file is kept and can be queued again."""
 MAX_ATTEMPTS = 3
 """A file during which the whole process died this often is refused."""
+KEPT_FINISHED = 1000
+"""So many uploads of an owner that ended well or were refused stay on the list; older ones leave it."""
 
 _SCHEMA = """
 create table if not exists jobs (
@@ -40,10 +43,11 @@ create table if not exists jobs (
     state text not null,
     message text not null default '',
     attempts integer not null default 0,
-    added real not null
+    added real not null,
+    again integer not null default 0 -- 1: was in the library before; 2: and cannot be read any more
 )
 """
-_COLUMNS = "id, owner, doc_id, source, size, state, message, attempts, added"
+_COLUMNS = "id, owner, doc_id, source, size, state, message, attempts, added, again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class Job:
     """One uploaded file on its way into the index.
 
     `done` of `total` counts pages while reading and chunks while embedding; `seconds_left` is an estimate
-    of the current stage, None while there is nothing to estimate from. `added` is Unix time.
+    of the current stage, None while there is nothing to estimate from. `added` is Unix time. A file that is read
+    `again` was in the library before: it is kept whatever becomes of the job.
     """
 
     id: int
@@ -63,6 +68,7 @@ class Job:
     message: str
     attempts: int
     added: float
+    again: bool = False
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
@@ -92,46 +98,73 @@ class UploadQueue:
         *,
         store: Callable[[], Store],
         max_bytes: int,
+        max_open: int | None = None,
+        max_waiting: int | None = None,
     ) -> None:
-        """`tools` is called when there is work, so that models load no earlier than that."""
+        """`tools` is called when there is work, so that models load no earlier than that.
+
+        `max_open` is how many uploads one owner may have that wait for work or for the owner, `max_waiting` how
+        many may wait for work in all; None: any number.
+        """
         self._originals = originals
         self._tools = tools
         self._store = store
         self._max_bytes = max_bytes
+        self._max_open = max_open
+        self._max_waiting = max_waiting
         self._lock = threading.RLock()
+        self.storing = threading.Lock()
+        """Held while a file is on the disk and not yet on the list."""
         self._live: dict[int, _Live] = {}
         self._passwords: dict[int, str] = {}
+        self._claimed: set[int] = set()
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
-        try:
+        self._path = path
+        with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._db.execute("pragma journal_mode=wal")
             self._db.execute("pragma synchronous=full")
             self._db.execute(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(
-                f"The upload queue {path} cannot be opened: {error}. Check that the data folder is writable."
-            ) from error
+            if "again" not in {row[1] for row in self._db.execute("pragma table_info(jobs)")}:
+                self._db.execute("alter table jobs add column again integer not null default 0")
 
     def add(self, source: str, data: bytes, *, owner: str, password: str = "") -> Job:
         """Store an upload and queue it; a file that cannot be a PDF comes back refused, with the reason.
 
-        Raises StoreUnavailable when it cannot be stored.
+        Raises StoreUnavailable when it cannot be stored, LimitReached when too much waits already.
         """
         source = clean_name(source)
         problem = self._problem(data)
         if problem:
             return self._insert(owner, "", source, len(data), "refused", problem)
-        doc_id = self._originals.save(data, owner=owner)
-        with self._lock:
-            waiting = [job for job in self.jobs(owner=owner) if job.doc_id == doc_id and job.open]
-            job = waiting[0] if waiting else self._insert(owner, doc_id, source, len(data), "queued", "")
-            if password:
-                self._passwords[job.id] = password
+        self.check_room(1, owner=owner)
+        with self.storing:
+            doc_id = self._originals.save(data, owner=owner, source=source)
+            with self._lock:
+                waiting = [job for job in self.jobs(owner=owner) if job.doc_id == doc_id and job.open]
+                job = waiting[0] if waiting else self._insert(owner, doc_id, source, len(data), "queued", "")
+                if password:
+                    self._passwords[job.id] = password
         self._wake.set()
         return job
+
+    def check_room(self, uploads: int, *, owner: str) -> None:
+        """Raise LimitReached where so many more uploads of an owner are too many."""
+        own = self._count("where owner = ? and state in (?, ?, ?, ?, ?)", owner, *OPEN, *RETRIABLE)
+        if self._max_open is not None and own + uploads > self._max_open:
+            raise LimitReached(
+                f"{own} of your uploads wait already, and at most {self._max_open} may: upload these when some "
+                "are done or removed. The operator can raise MAX_OPEN_UPLOADS."
+            )
+        every = self._count("where state in (?, ?, ?)", *OPEN)
+        if self._max_waiting is not None and every + uploads > self._max_waiting:
+            raise LimitReached(
+                f"The queue is full: at most {self._max_waiting} uploads may wait for work. Try again later; the "
+                "operator can raise MAX_QUEUE."
+            )
 
     def retry(self, job_id: int, *, owner: str, password: str = "") -> Job:
         """Queue a job again that failed or waits for a password. Raises BadRequest for any other."""
@@ -150,11 +183,13 @@ class UploadQueue:
         job = self.job(job_id, owner=owner)
         if job.open:
             raise BadRequest(f"{job.source} is still being worked on.")
-        with self._lock:
-            self._db.execute("delete from jobs where id = ?", (job_id,))
-            self._passwords.pop(job_id, None)
         if job.state in RETRIABLE and not self._wanted(job):
+            # said before it is done: were the process killed in between, the next one would finish it
+            self._set(job_id, "refused", "Removed from the list.")
             self._originals.remove(job.doc_id, owner=owner)
+        with self._lock:
+            self._execute("delete from jobs where id = ?", job_id)
+            self._passwords.pop(job_id, None)
 
     def job(self, job_id: int, *, owner: str) -> Job:
         """One job as it stands. Raises BadRequest where the owner has none of that number."""
@@ -188,8 +223,7 @@ class UploadQueue:
 
     def start(self) -> None:
         """Work in a background thread from now on, beginning with what an earlier process left unfinished."""
-        with self._lock:
-            self._db.execute("update jobs set state = 'queued' where state in ('reading', 'embedding')")
+        self.free()
         self._thread = threading.Thread(target=self._loop, name="ingest", daemon=True)
         self._thread.start()
 
@@ -201,15 +235,80 @@ class UploadQueue:
             self._thread.join(timeout=30)
         self._db.close()
 
+    def free(self) -> None:
+        """Queue what was being worked on by a process that is gone."""
+        with self._lock:
+            for job in self._select("where state in ('reading', 'embedding')"):
+                if job.id not in self._claimed:
+                    self._set(job.id, "queued", "")
+
+    def owners(self) -> set[str]:
+        """Everybody who has uploads on the list."""
+        with self._lock, self._told(), closing(self._db.execute("select distinct owner from jobs")) as cursor:
+            return {row[0] for row in cursor.fetchall()}
+
+    def latest(self, *, owner: str) -> dict[str, Job]:
+        """The newest job of each document of an owner, by the document's id."""
+        return {
+            job.doc_id: job for job in self._select("where owner = ? and doc_id != '' order by id", owner)
+        }
+
+    def read_again(self, records: Iterable[tuple[str, Record]], *, password: str = "") -> list[Job]:
+        """Queue kept files to be read again, (id, record) each: all or, if the process is killed, none."""
+        with self._lock, self._told():
+            self._db.execute("begin immediate")
+            try:
+                jobs = [self._queue_again(doc_id, record) for doc_id, record in records]
+                self._db.execute("commit")
+            except BaseException:
+                with suppress(sqlite3.Error):  # what went wrong first is told
+                    self._db.execute("rollback")
+                raise
+            if password:
+                self._passwords |= {job.id: password for job in jobs}
+        self._wake.set()
+        return jobs
+
+    def being_read_again(self) -> list[Job]:
+        """What `read_again` queued, of every owner: not done yet, or failed for a reason outside the file."""
+        return self._select("where again = 1 and state in (?, ?, ?, 'failed') order by id", *OPEN)
+
+    def _queue_again(self, doc_id: str, record: Record) -> Job:
+        """Queue one file; a job that is open, failed or waiting for a password is used again."""
+        job = self.latest(owner=record.owner).get(doc_id)
+        if job is None or not (job.open or job.state in RETRIABLE):
+            size = self._originals.path(doc_id, owner=record.owner).stat().st_size
+            job = self._insert(record.owner, doc_id, record.source, size, "queued", "")
+        elif not job.open:
+            self._set(job.id, "queued", "")
+        self._execute("update jobs set again = 1 where id = ?", job.id)
+        return self._select("where id = ?", job.id)[0]
+
     def _loop(self) -> None:
         while not self._stopping:
-            self.run_pending()
+            try:
+                self._take_back()
+                self.run_pending()
+            except StoreUnavailable as error:  # a full disk; the next round tries again
+                log.warning("%s", error)
             self._wake.wait(timeout=5)
             self._wake.clear()
+
+    def _take_back(self) -> None:
+        """Queue again what this thread worked on when the disk did not take the result."""
+        for job_id in sorted(self._claimed):
+            self._attempt(job_id, -1)
+            self._set(job_id, "queued", "")
+            self._claimed.discard(job_id)
 
     def _work(self, job: Job, on_change: Callable[[Job], None]) -> None:
         if not self._claim(job.id):
             return  # another process was faster
+        self._try(job, on_change)
+        self._claimed.discard(job.id)
+
+    def _try(self, job: Job, on_change: Callable[[Job], None]) -> None:
+        """Work on a claimed job; raises StoreUnavailable where its end cannot be written down."""
         if job.attempts >= MAX_ATTEMPTS:
             reason = f"The process ended {MAX_ATTEMPTS} times while it read this file, so it is left out."
             self._end(job, "refused", reason, on_change)
@@ -233,12 +332,15 @@ class UploadQueue:
         self._end(job, state, message, on_change)
 
     def _end(self, job: Job, state: State, message: str, on_change: Callable[[Job], None]) -> None:
+        if state == "refused" and job.again:
+            state = "failed"  # it was in the library: its file is not thrown away
+            self._execute("update jobs set again = 2 where id = ?", job.id)
         with self._lock:
             self._live.pop(job.id, None)
             self._passwords.pop(job.id, None)
             self._set(job.id, state, message)
             if state != "refused":
-                self._db.execute("update jobs set attempts = 0 where id = ?", (job.id,))
+                self._execute("update jobs set attempts = 0 where id = ?", job.id)
         if state == "refused":
             self._originals.remove(job.doc_id, owner=job.owner)
         on_change(self.job(job.id, owner=job.owner))
@@ -248,10 +350,12 @@ class UploadQueue:
         self._set(job.id, "queued", "")
 
     def _claim(self, job_id: int) -> bool:
-        with self._lock:
+        with self._lock, self._told():
             claimed = self._db.execute(
                 "update jobs set state = 'reading' where id = ? and state = 'queued'", (job_id,)
             )
+            if claimed.rowcount == 1:
+                self._claimed.add(job_id)
             return claimed.rowcount == 1
 
     def _wanted(self, job: Job) -> bool:
@@ -262,13 +366,12 @@ class UploadQueue:
         return any(document.id == job.doc_id for document in self._store().documents(owner=job.owner))
 
     def _attempt(self, job_id: int, step: int) -> None:
-        with self._lock:
-            self._db.execute("update jobs set attempts = attempts + ? where id = ?", (step, job_id))
+        self._execute("update jobs set attempts = attempts + ? where id = ?", step, job_id)
 
     def _ingest(self, job: Job, on_change: Callable[[Job], None]) -> tuple[State, str]:
         tools = self._tools()
         known = {document.id: document for document in tools.store.documents(owner=job.owner)}
-        if job.doc_id in known:
+        if job.doc_id in known and not job.again:
             return "unchanged", f"Already in the library as {known[job.doc_id].source}: nothing changed."
 
         def on_stage(stage: Stage, done: int, total: int) -> None:
@@ -281,16 +384,28 @@ class UploadQueue:
             self._live[job.id] = replace(before, done=done, total=total)
             on_change(self.job(job.id, owner=job.owner))
 
+        path = self._originals.path(job.doc_id, owner=job.owner)
+        if not path.exists():
+            raise StoreUnavailable(f"Its file {path} is gone: remove it from this list and upload it again.")
         document = ingest(
-            self._originals.path(job.doc_id, owner=job.owner),
+            path,
             tools,
             doc_id=job.doc_id,
             source=job.source,
             owner=job.owner,
+            added=self._recorded(job).added,
             password=self._passwords.get(job.id, ""),
             on_stage=on_stage,
         )
         return "done", _summary(document)
+
+    def _recorded(self, job: Job) -> Record:
+        """The record of a job's file, made to say what the job says."""
+        record = self._originals.record(job.doc_id, owner=job.owner)
+        if record is None or record.source != job.source:
+            record = Record(job.owner, job.source, utc(job.added))
+            self._originals.write_record(job.doc_id, record)
+        return record
 
     def _problem(self, data: bytes) -> str:
         if not data:
@@ -314,20 +429,45 @@ class UploadQueue:
         return replace(job, done=live.done, total=live.total, seconds_left=left)
 
     def _insert(self, owner: str, doc_id: str, source: str, size: int, state: State, message: str) -> Job:
-        with self._lock:
+        with self._lock, self._told():
             cursor = self._db.execute(
                 "insert into jobs (owner, doc_id, source, size, state, message, added) values (?,?,?,?,?,?,?)",
                 (owner, doc_id, source, size, state, message, time.time()),
             )
+            self._db.execute(
+                "delete from jobs where owner = ? and state in ('done', 'unchanged', 'refused') and id <= "
+                "(select id from jobs where owner = ? order by id desc limit 1 offset ?)",
+                (owner, owner, KEPT_FINISHED),
+            )
             return self._select("where id = ?", cursor.lastrowid)[0]
 
     def _set(self, job_id: int, state: State, message: str) -> None:
-        with self._lock:
-            self._db.execute("update jobs set state = ?, message = ? where id = ?", (state, message, job_id))
+        self._execute("update jobs set state = ?, message = ? where id = ?", state, message, job_id)
+
+    def _execute(self, statement: str, *values: object) -> None:
+        with self._lock, self._told():
+            self._db.execute(statement, values)
+
+    def _count(self, clause: str, *values: object) -> int:
+        statement = f"select count(*) from jobs {clause}"  # noqa: S608 - as in _select
+        with self._lock, self._told(), closing(self._db.execute(statement, values)) as cursor:
+            return int(cursor.fetchone()[0])
 
     def _select(self, clause: str, *values: object) -> list[Job]:
-        with self._lock, closing(self._db.execute(f"select {_COLUMNS} from jobs {clause}", values)) as cursor:  # noqa: S608 - `clause` is always a constant of this module
-            return [Job(*row) for row in cursor.fetchall()]
+        statement = f"select {_COLUMNS} from jobs {clause}"  # noqa: S608 - `clause` is always a constant of this module
+        with self._lock, self._told(), closing(self._db.execute(statement, values)) as cursor:
+            return [replace(Job(*row[:-1]), again=bool(row[-1])) for row in cursor.fetchall()]
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say what keeps the queue from being read or written."""
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnavailable(
+                f"The upload queue {self._path} cannot be used: {error}. Free some space or make the data folder "
+                "writable, then try again."
+            ) from error
 
 
 class _Stopped(UserError):
@@ -339,6 +479,11 @@ def clean_name(name: str) -> str:
     base = PurePath(name.replace("\\", "/")).name
     shown = "".join(character for character in base if character.isprintable()).strip()
     return shown[-120:] or "unnamed.pdf"
+
+
+def utc(seconds: float) -> str:
+    """Unix time as ISO 8601 in UTC, whole seconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _summary(document: Document) -> str:

@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from ingest.errors import PdfRefused
@@ -26,6 +27,7 @@ from ingest.pdf import (
     Section,
     has_words,
     inspect,
+    is_cut_off,
     load_parsers,
     read_outline,
     read_pages,
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
 
 CALLS_PER_WORKER = 500
 """A worker is replaced after this many, so that what a parser leaks never adds up to the memory limit."""
+CALLS_PER_FILE = 10
+"""A file may take as long as so many calls that each take all of their time."""
+MAX_CHARS = 20_000_000
+"""Of a whole file: some 7,000 dense pages. Its pages, chunks and vectors stand in the memory of the app."""
 
 _VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL", "TMPDIR")
 """What a worker keeps of its environment: no keys, no tokens."""
@@ -69,6 +75,7 @@ def read_document(
 
     Raises PdfRefused, of whichever kind applies.
     """
+    deadline = monotonic() + CALLS_PER_FILE * sandbox.seconds
     count = sandbox.call(inspect, path, password)
     if count > max_pages:
         message = (
@@ -78,26 +85,39 @@ def read_document(
     on_progress(0, count)
     pages: list[Page] = []
     for first in range(1, count + 1, slice_pages):
+        if monotonic() > deadline:
+            raise PdfRefused("timed_out", _too_slow(CALLS_PER_FILE * sandbox.seconds))
         last = min(first + slice_pages - 1, count)
         pages += sandbox.call(read_pages, path, first, last, password)
+        _refuse_flood(pages)
         on_progress(last, count)
-    pages = _reread_wordless(sandbox, path, password, pages, slice_pages)
+    pages = _reread_wordless(sandbox, path, password, pages, slice_pages, deadline)
+    _refuse_flood(pages)
     wordless = sum(not has_words(page.text) for page in pages)
     if wordless == count:
         raise PdfRefused("no_text", _no_text(count))
     outline = _outline(sandbox, path, password)
-    warnings = (outline.warning, _wordless_warning(wordless, count))
+    warnings = (outline.warning, _wordless_warning(wordless, count), *map(_cut_off_warning, pages))
     return Pages(outline.title, outline.sections, settle_hyphens(pages), tuple(filter(None, warnings)))
 
 
+def _refuse_flood(pages: list[Page]) -> None:
+    """Raise PdfRefused where the pages so far have more text than the app keeps in memory."""
+    if sum(len(page.text) for page in pages) > MAX_CHARS:
+        message = f"The file has more than {MAX_CHARS:,} characters of text. Split it and upload its parts."
+        raise PdfRefused("out_of_memory", message)
+
+
 def _reread_wordless(
-    sandbox: Sandbox, path: Path, password: str, pages: list[Page], slice_pages: int
+    sandbox: Sandbox, path: Path, password: str, pages: list[Page], slice_pages: int, deadline: float
 ) -> list[Page]:
-    """Give pages without words to the second parser, until it fails on this file."""
+    """Give pages without words to the second parser, until it fails on this file or its time is over."""
     numbers = [page.number for page in pages if not has_words(page.text)]
     reread: dict[int, Page] = {}
     try:
         for start in range(0, len(numbers), slice_pages):
+            if monotonic() > deadline:
+                break
             some = numbers[start : start + slice_pages]
             reread |= {page.number: page for page in sandbox.call(reread_pages, path, some, password)}
     except PdfRefused:
@@ -117,6 +137,18 @@ def _no_text(count: int) -> str:
     return f"{pages} no text (scanned?). Run OCR on the file, for example with ocrmypdf, and upload it again."
 
 
+def _too_slow(seconds: float) -> str:
+    return f"Reading it takes longer than {seconds:g} seconds. Split the file or raise PARSE_SECONDS."
+
+
+def _cut_off_warning(page: Page) -> str:
+    if not is_cut_off(page.text):
+        return ""
+    return (
+        f"Page {page.number:,} has too much text for one page: what comes after the first part is left out."
+    )
+
+
 def _wordless_warning(wordless: int, count: int) -> str:
     if not wordless:
         return ""
@@ -133,7 +165,7 @@ class Sandbox:
 
     def __init__(self, *, workers: int = 1, seconds: float = 30.0, memory_mb: int = 1500) -> None:
         self._workers = workers
-        self._seconds = seconds
+        self.seconds = seconds
         self._memory_mb = memory_mb
         self._lock = threading.Lock()
         self._closed = False
@@ -152,14 +184,11 @@ class Sandbox:
         """
         from pebble import ProcessExpired
 
-        limit = self._seconds if seconds is None else seconds
+        limit = self.seconds if seconds is None else seconds
         try:
             result: Result = self._run(function, args, limit)
         except TimedOut as error:
-            raise PdfRefused(
-                "timed_out",
-                f"Reading it takes longer than {limit:g} seconds. Split the file or raise PARSE_SECONDS.",
-            ) from error
+            raise PdfRefused("timed_out", _too_slow(limit)) from error
         except MemoryError as error:
             raise PdfRefused(
                 "out_of_memory",

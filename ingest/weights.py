@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,11 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 HUB_RERANKER = "cross-encoder/ms-marco-MiniLM-L-6-v2"
 HUB_FILES = ("*.json", "*.txt", "model.safetensors")
 """The only files taken from a hub: no pickles, no code."""
+SUMS = "SHA256SUMS"
+"""Beside weights of one's own, as `sha256sum model.safetensors > SHA256SUMS` writes it: they are checked by it."""
+_WANTS_CODE = (
+    "The model in {folder} wants to run code of its own ({what}), which is never allowed: choose another."
+)
 
 
 def bundled_minilm() -> Path:
@@ -60,12 +67,17 @@ def sha256(path: Path) -> str:
 def find_model(name: str) -> Path:
     """Folder of a model given as a folder or as a name in the local Hugging Face cache.
 
-    Raises ModelUnavailable, naming what was looked for, where there is none. Never downloads.
+    Raises ModelUnavailable, naming what was looked for, where there is none, where it wants to run code of its
+    own, and where its weights are not safetensors or not those that the hub or SHA256SUMS says. Never downloads.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder = cached(name) or folder
     if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
+        _check_harmless(folder)
+        expected = _expected_sha256(folder)
+        if expected:
+            check_sha256(folder / "model.safetensors", expected)
         return folder
     if folder.is_dir():
         raise ModelUnavailable(f"{name} has no config.json with model.safetensors in it.")
@@ -73,6 +85,59 @@ def find_model(name: str) -> Path:
         f"There is no model {name!r}: it is neither a folder nor in the Hugging Face cache. "
         f"Fetch it where a hub answers with `second-look fetch {name}`, or unset the variable that names it."
     )
+
+
+def _check_harmless(folder: Path) -> None:
+    """Raise ModelUnavailable where loading this model would run its code, or read anything but safetensors."""
+    for name in ("config.json", "tokenizer_config.json"):
+        settings = _read_json(folder / name, {})
+        if isinstance(settings, dict) and "auto_map" in settings:
+            raise ModelUnavailable(_WANTS_CODE.format(folder=folder, what=f"auto_map in {name}"))
+    _check_safetensors(folder / "model.safetensors")
+    modules = _read_json(folder / "modules.json", [])
+    for module in modules if isinstance(modules, list) else []:
+        kind, path = (
+            str(module.get(key, "")) if isinstance(module, dict) else "" for key in ("type", "path")
+        )
+        if not kind.startswith("sentence_transformers."):
+            raise ModelUnavailable(_WANTS_CODE.format(folder=folder, what=f"{kind[:80]!r} in modules.json"))
+        pickled = folder / path / "pytorch_model.bin"
+        if pickled.exists() and not pickled.with_name("model.safetensors").exists():
+            raise ModelUnavailable(
+                f"{pickled} is a pickle, which can run code when it is read: save it as safetensors."
+            )
+
+
+def _check_safetensors(path: Path) -> None:
+    """A safetensors file begins with the length of its header, 8 bytes, and the header, which is JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if len(start) < 9 or start[8:] != b"{" or int.from_bytes(start[:8], "little") > path.stat().st_size - 8:
+        raise ModelUnavailable(f"{path} is not a safetensors file, or was cut off. Fetch or save it again.")
+
+
+def _expected_sha256(folder: Path) -> str:
+    """The SHA-256 that the weights should have, where anything says so: SHA256SUMS, or the hub they came from."""
+    sums = folder / SUMS
+    if sums.is_file():
+        for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
+            found = re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?model\.safetensors", line.strip())
+            if found:
+                return found[1]
+        raise ModelUnavailable(f"{sums} does not name model.safetensors: it was written for other files.")
+    # the cache of the hub names large files by the SHA-256 that the hub told, and links to them
+    blob = (folder / "model.safetensors").resolve().name
+    return blob if re.fullmatch("[0-9a-f]{64}", blob) else ""
+
+
+def _read_json(path: Path, without: object) -> object:
+    """What a JSON file holds; `without` where there is none."""
+    if not path.is_file():
+        return without
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"{path} cannot be read: {error}.") from error
 
 
 def cached(name: str) -> Path | None:

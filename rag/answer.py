@@ -17,6 +17,7 @@ from rag.quotes import NO_SOURCES, ExtractiveAnswerer, ScoreSentences
 from rag.settings import Settings
 
 if TYPE_CHECKING:
+    from httpx2 import SyncByteStream
     from openai import APIStatusError, OpenAI, OpenAIError, Stream
     from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
@@ -143,12 +144,14 @@ class ChatAnswerer:
         import openai
 
         try:
-            return self._client.chat.completions.create(
+            stream = self._client.chat.completions.create(
                 model=self.name,
                 messages=messages,
                 stream=True,
                 temperature=0 if self._sends_temperature else openai.omit,
             )
+            stream.response.stream = _until(stream.response.stream, time.monotonic() + LONGEST_ANSWER_SECONDS)
+            return stream
         except openai.BadRequestError as error:
             # Some reasoning models take no temperature but their own.
             if not self._sends_temperature or "temperature" not in f"{error.param} {error.message}":
@@ -180,6 +183,8 @@ class ChatAnswerer:
         except AnswerFailed:
             if not finish:  # an answer that is complete stays so, whatever follows
                 raise
+        if not finish and time.monotonic() > deadline:
+            finish = "too long"
         problem = self._unfinished(finish, started=events > 0)
         if problem:
             raise AnswerFailed(problem)
@@ -326,6 +331,29 @@ def _load_client(settings: Settings) -> OpenAI:
         timeout=openai.Timeout(settings.llm_timeout, connect=CONNECT_SECONDS),
         max_retries=0,  # the client would wait up to two minutes in silence; see ChatAnswerer._open
     )
+
+
+def _until(stream: object, deadline: float) -> SyncByteStream:
+    """What a response sends until then.
+
+    Some servers send comments as long as nothing else comes, so that no time-out of a single read strikes.
+    """
+    import httpx2
+
+    class Until(httpx2.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            for chunk in inner:
+                yield chunk
+                if time.monotonic() > deadline:
+                    return
+
+        def close(self) -> None:
+            inner.close()
+
+    if not isinstance(stream, httpx2.SyncByteStream):
+        raise TypeError(f"a {type(stream).__name__} cannot be read piece by piece")
+    inner = stream
+    return Until()
 
 
 def _seconds_to_wait(error: OpenAIError, pause: float | None) -> float | None:

@@ -176,13 +176,15 @@ class VoteLog:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._path, isolation_level=None, timeout=10)) as db:
-                db.execute("pragma journal_mode=wal")
+                # to be read on a full disk, where the files of a write-ahead log could not be made
+                db.execute("pragma journal_mode=delete")
                 db.execute("pragma synchronous=full")
                 db.execute(_SCHEMA)
                 yield db
         except (OSError, sqlite3.Error) as error:
             raise StoreUnavailable(
-                f"The log of votes {self._path} cannot be used: {error}. Check that the data folder is writable."
+                f"The log of votes {self._path} cannot be used: {error}. Free some space or make the data folder "
+                "writable, then vote again."
             ) from error
 
 

@@ -31,12 +31,12 @@ class Request:
 class FakeLlm:
     """Listens on 127.0.0.1 while the `with` block runs; each request gets the next reply, the last one stays."""
 
-    def __init__(self, *replies: Reply) -> None:
+    def __init__(self, *replies: Reply, port: int = 0) -> None:
         self.requests: list[Request] = []
         self._replies = list(replies) or [say("The sources say so [1], ", "and more of it [2].")]
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = False  # so that closing the server waits for its threads
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 

@@ -69,6 +69,8 @@ def test_a_quotation_names_file_and_page() -> None:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """One for all tests, because its sandbox takes a second to start."""
     made = Services(Settings(data=tmp_path_factory.mktemp("data")))
+    made.use_models(WordEmbedder(), length_reranker())
+    assert made.store.documents() == []  # opened before any file is kept, as the app does it
     yield made
     made.close()
 
@@ -148,7 +150,7 @@ def test_exactly_the_words_of_the_passage_are_marked(library: Services) -> None:
     chunk = add(library, text_pdf(PAGES), 2, words="Pears do not.")
     path = library.originals.path(chunk.doc_id, owner=LOCAL_OWNER)
     drawn, (box,) = source._draw(
-        library.tools.sandbox, path, 2, 612, [(chunk.start, chunk.end)], ""
+        library.viewer, path, 2, 612, [(chunk.start, chunk.end)], ""
     )  # one pixel a point
     image = np.asarray(Image.open(BytesIO(drawn.png)).convert("RGB")).astype(int)
     rows, columns = np.nonzero(image[..., 0] - image[..., 2] > 40)  # yellow has much more red than blue

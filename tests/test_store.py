@@ -334,7 +334,7 @@ def test_a_known_document_stays_visible_while_the_same_is_added_again(store: Poi
             ["embedder-a", "embedder-b"],
             "To go on, set EMBEDDER back, or ",
         ),
-        (Recipe("embedder-a", "chunker-b", 4), ["chunker-a", "chunker-b"], "ingest again."),
+        (Recipe("embedder-a", "chunker-b", 4), ["chunker-a", "chunker-b"], "second-look rebuild"),
         (
             Recipe("embedder-a", "chunker-a", 8),
             ["4 numbers", "8 numbers"],
@@ -590,6 +590,43 @@ def assert_exact(store: Store, question: npt.NDArray[np.float32], rows: npt.NDAr
     np.testing.assert_allclose(cosines, np.sort(rows @ question)[:-51:-1], atol=1e-6)
 
 
+def test_a_very_large_library_is_searched_by_codes_and_finds_the_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.store.edge.EXACT_CHUNKS", 1000)
+    monkeypatch.setattr("ingest.store.edge._SEGMENT", 1000)
+    recipe = replace(RECIPE, dimension=128)
+    rows = random_rows(4000, 128)
+    store = open_edge_store(tmp_path / "index", recipe)
+    parts = [put(store, make(f"{i}.pdf", rows[i::4])) for i in range(4)]
+    assert has_codes(store)
+    assert share_found(store, rows) >= 0.99
+    store.delete(parts[0].document.id)
+    store.close()
+    again = open_edge_store(tmp_path / "index", recipe)
+    assert again.sweep() == 0
+    assert has_codes(again)
+    left = np.concatenate([rows[i::4] for i in range(1, 4)])
+    assert share_found(again, left) >= 0.99
+    again.close()
+
+
+def has_codes(store: EdgeStore) -> bool:
+    made = list(store._folder.rglob("quantized.*"))
+    return bool(made) and store._shard.info().indexed_vectors_count > 0
+
+
+def share_found(store: Store, rows: npt.NDArray[np.float32]) -> float:
+    """Recall among the 50 nearest, and every cosine that comes back is the vectors' own."""
+    shares = []
+    for question in random_rows(20, 128, seed=3):
+        best = np.sort(rows @ question)[:-51:-1]
+        cosines = np.array([cosine for _, cosine in store.search(question, 50)])
+        shares.append(np.mean(cosines >= best[-1] - 1e-6))
+        assert all(np.abs(rows @ question - cosine).min() < 1e-5 for cosine in cosines)
+    return float(np.mean(shares))
+
+
 def test_a_second_process_is_refused_and_told_what_to_do(edge: EdgeStore, tmp_path: Path) -> None:
     told = run_python(
         """
@@ -668,7 +705,7 @@ def test_a_damaged_folder_is_named(tmp_path: Path, damaged: str) -> None:
     store.close()
     for path in folder.rglob(damaged):
         path.write_bytes(b"")
-    with pytest.raises(StoreUnavailable, match="move the folder away") as caught:
+    with pytest.raises(StoreUnavailable, match="second-look rebuild") as caught:
         open_edge_store(folder, RECIPE)
     assert str(folder) in str(caught.value)
 

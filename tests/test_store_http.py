@@ -48,8 +48,8 @@ class Exchange:
 class FakeQdrant(ThreadingHTTPServer):
     """The part of a Qdrant server that the store uses, on a dict of points; or something broken."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.exchanges: list[Exchange] = []
         self.points: dict[str, Any] = {}
         self.exists = False
@@ -127,14 +127,19 @@ def fits(point: Any, condition: Any) -> bool:
 
 class Handler(BaseHTTPRequestHandler):
     server: FakeQdrant
+    body: Any = None
 
     def handle_any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else None
+        self.body = json.loads(self.rfile.read(length)) if length else None
         if self.server.broken:
             self.server.broken(self)
-            return
-        url = urlsplit(self.path)
+        else:
+            self.behave()
+
+    def behave(self) -> None:
+        """Answer as Qdrant does."""
+        url, body = urlsplit(self.path), self.body
         result = self.server.answer(f"{self.command} {url.path.removeprefix(HOME)}", body)
         answer = {"result": result, "status": "ok", "time": 0.001}
         key = self.headers.get("api-key")
@@ -167,7 +172,7 @@ def qdrant() -> Iterator[FakeQdrant]:
 
 @pytest.fixture
 def store(qdrant: FakeQdrant) -> Iterator[ServerStore]:
-    opened = open_server_store(qdrant.url, KEY, COLLECTION, RECIPE, timeout=1)
+    opened = open_server_store(qdrant.url, KEY, COLLECTION, RECIPE, timeout=1, pauses=())
     yield opened
     opened.close()
 
@@ -399,7 +404,7 @@ def test_a_failure_while_opening_is_told_without_the_key(
 ) -> None:
     qdrant.broken = broken
     with pytest.raises(StoreUnavailable, match=told) as caught:
-        open_server_store(qdrant.url, KEY, COLLECTION, RECIPE, timeout=0.5)
+        open_server_store(qdrant.url, KEY, COLLECTION, RECIPE, timeout=0.5, pauses=())
     assert_tells_where_and_no_secret(caught.value, qdrant.url)
 
 
@@ -427,7 +432,7 @@ def test_a_refused_connection_is_told() -> None:
     with pytest.raises(
         StoreUnavailable, match=r"cannot be reached: start it, or correct QDRANT_URL"
     ) as caught:
-        open_server_store(f"http://127.0.0.1:{port}", KEY, COLLECTION, RECIPE)
+        open_server_store(f"http://127.0.0.1:{port}", KEY, COLLECTION, RECIPE, pauses=())
     assert_tells_where_and_no_secret(caught.value, f"http://127.0.0.1:{port}")
 
 

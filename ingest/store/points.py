@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingest.errors import IndexMismatch
+from ingest.errors import IndexMismatch, StoreUnavailable
 from ingest.store import (
     LOCAL_OWNER,
     Recipe,
@@ -66,6 +66,7 @@ class PointStore(ABC):
         self._grace_seconds = grace_seconds
         self._writer = uuid.uuid4().hex
         self._turns = _Turns()
+        self._place = self._way_out = ""
 
     def add(
         self, document: Document, chunks: Sequence[Chunk], vectors: Vectors, *, owner: str = LOCAL_OWNER
@@ -87,6 +88,7 @@ class PointStore(ABC):
                 )
             self._put([Point(point_id(owner, document.id), document_payload(document, owner))])
             self._flush()
+        self._compact()
 
     def take(self, doc_id: str, *, owner: str = LOCAL_OWNER) -> Stored | None:
         """Read a whole document, chunks in reading order; see Store."""
@@ -95,13 +97,14 @@ class PointStore(ABC):
             if document is None:
                 return None
             points = list(self._scan(Where("chunk", owner, [doc_id]), vectors=True))
-        points.sort(key=lambda point: tuple(point.payload[name] for name in ("page", "start", "end")))
-        rows = [point.dense for point in points if point.dense is not None]
-        return Stored(
-            document,
-            tuple(chunk_from(point.payload) for point in points),
-            np.stack(rows) if rows else np.empty((0, self._recipe.dimension), np.float32),
-        )
+        with self._readable():
+            points.sort(key=lambda point: tuple(point.payload[name] for name in ("page", "start", "end")))
+            rows = [point.dense for point in points if point.dense is not None]
+            return Stored(
+                document,
+                tuple(chunk_from(point.payload) for point in points),
+                np.stack(rows) if rows else np.empty((0, self._recipe.dimension), np.float32),
+            )
 
     def delete(self, doc_id: str, *, owner: str = LOCAL_OWNER) -> bool:
         """Remove a document and its chunks; see Store."""
@@ -115,7 +118,8 @@ class PointStore(ABC):
 
     def documents(self, *, owner: str = LOCAL_OWNER) -> list[Document]:
         """All documents of an owner, newest first, then by file name."""
-        found = [document_from(point.payload) for point in self._scan(Where("document", owner))]
+        with self._readable():
+            found = [document_from(point.payload) for point in self._scan(Where("document", owner))]
         found.sort(key=lambda document: document.source)
         found.sort(key=lambda document: document.added, reverse=True)
         return found
@@ -141,7 +145,8 @@ class PointStore(ABC):
         with self._turns.reading(owner) as hidden:
             # No condition on `kind`: only chunks have a vector, and the condition doubles the time.
             where = Where(None, owner, doc_ids, hidden | self._unfinished(owner))
-            return _best(lambda fetch: self._near(vector, fetch, where), limit)
+            with self._readable():
+                return _best(lambda fetch: self._near(vector, fetch, where), limit)
 
     def search_words(
         self,
@@ -158,7 +163,8 @@ class PointStore(ABC):
         points = None if chunk_ids is None else [point_id(owner, id_) for id_ in chunk_ids]
         with self._turns.reading(owner) as hidden:
             where = Where(None, owner, doc_ids, hidden | self._unfinished(owner), points)
-            return _best(lambda fetch: self._near_words(question, fetch, where), limit)
+            with self._readable():
+                return _best(lambda fetch: self._near_words(question, fetch, where), limit)
 
     def sweep(self) -> int:
         """Remove chunks of unfinished ingests; see Store."""
@@ -180,15 +186,28 @@ class PointStore(ABC):
 
     def _settle(self, place: str, way_out: str) -> None:
         """Record the recipe in a new index; raise IndexMismatch where it holds another one."""
+        self._place, self._way_out = place, way_out
         made = self._get(META_ID)
         if made is None:
             if self._size(Where()):
-                raise IndexMismatch(f"{place} was not made by Second Look. To go on, {way_out}.")
+                raise IndexMismatch(
+                    f"{place} was not made by Second Look, or is damaged. To go on, {way_out}."
+                )
             self._index_fields()
             self._put([Point(META_ID, {"kind": "meta", **_recipe_payload(self._recipe)})])
             self._flush()
         elif any(made.get(name) != value for name, value in _recipe_payload(self._recipe).items()):
             raise IndexMismatch(_mismatch(place, made, self._recipe, way_out))
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Say what it means when a point does not hold what every point of its kind holds."""
+        try:
+            yield
+        except (KeyError, TypeError) as error:
+            raise StoreUnavailable(
+                f"{self._place} is damaged: a point lacks {error}. To go on, {self._way_out}."
+            ) from error
 
     def _hide(self, owner: str, doc_id: str) -> None:
         """Take a document out of sight before its chunks change."""
@@ -210,8 +229,9 @@ class PointStore(ABC):
         return len(ids)
 
     def _document(self, owner: str, doc_id: str) -> Document | None:
-        payload = self._get(point_id(owner, doc_id))
-        return document_from(payload) if payload is not None and payload["kind"] == "document" else None
+        with self._readable():
+            payload = self._get(point_id(owner, doc_id))
+            return document_from(payload) if payload is not None and payload["kind"] == "document" else None
 
     def _chunk_ids(self, owner: str, doc_id: str) -> set[str]:
         return {point.id for point in self._scan(Where("chunk", owner, [doc_id]), payload=False)}
@@ -261,7 +281,7 @@ class PointStore(ABC):
         """Make what was written survive a power cut."""
 
     def _compact(self) -> None:  # noqa: B027 - a server does it by itself
-        """Give back the room of deleted points."""
+        """Give back the room of deleted points, and make the codes of a segment that has become large."""
 
 
 class _Turns:

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import numpy.typing as npt
 import qdrant_edge
+import tenacity
 from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import QdrantException
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from ingest.errors import StoreUnavailable
@@ -33,6 +34,11 @@ _PAGE = 1000
 _EXACT_UP_TO = 100_000
 """Chunks of one owner up to which the server searches all of them; beyond, it may use its HNSW graph."""
 _GRACE_SECONDS = 3600.0
+PAUSES = (0.25, 1.0, 3.0)
+"""Seconds before each further try of a request that failed for the moment."""
+PATIENCE_SECONDS = 8.0
+"""After this time no request is tried again, nor where the server asks to wait longer."""
+T = TypeVar("T")
 _BAD_URL = "QDRANT_URL must look like http://localhost:6333 or https://qdrant.example.com:6333."
 
 
@@ -47,54 +53,66 @@ class ServerStore(PointStore):
         *,
         address: str,
         grace_seconds: float = _GRACE_SECONDS,
+        pauses: Sequence[float] = PAUSES,
+        kept: int = 0,
     ) -> None:
         super().__init__(recipe, grace_seconds=grace_seconds)
         self._client = client
         self._collection = collection
         self._address = address
+        self._retrying = _retrying(pauses)
         # The values are those of the server's own "qdrant/bm25" model with its default options.
         self._bm25 = qdrant_edge.Bm25()
-        self._create_if_missing()
+        self._create_if_missing(kept)
         self._settle(
-            f"Collection {collection} at {address}", "set QDRANT_COLLECTION to a new name and ingest again"
+            f"Collection {collection} at {address}",
+            "set QDRANT_COLLECTION to a new name and run `second-look rebuild`",
         )
 
     def close(self) -> None:
         """Close the connections; a second call does nothing."""
         self._client.close()
 
-    def _create_if_missing(self) -> None:
+    def _create_if_missing(self, kept: int) -> None:
+        if self._call(lambda: self._client.collection_exists(self._collection)):
+            return
+        if kept:
+            raise StoreUnavailable(
+                f"Qdrant at {self._address} has no collection {self._collection}, but documents are kept here "
+                f"({kept:,}): correct QDRANT_URL or QDRANT_COLLECTION, or run `second-look rebuild`, which makes "
+                "the collection anew from the kept files."
+            )
+        self._call(self._create)
+
+    def _create(self) -> None:
         size = self._recipe.dimension
-        with self._translated():
-            if self._client.collection_exists(self._collection):
-                return
-            try:
-                self._client.create_collection(
-                    self._collection,
-                    vectors_config={DENSE: models.VectorParams(size=size, distance=models.Distance.COSINE)},
-                    sparse_vectors_config={BM25: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-                    # In kilobytes of vectors, https://qdrant.tech/documentation/concepts/indexing/
-                    hnsw_config=models.HnswConfigDiff(full_scan_threshold=_EXACT_UP_TO * size * 4 // 1024),
-                )
-            except UnexpectedResponse as error:
-                if error.status_code != httpx.codes.CONFLICT:  # another process was faster
-                    raise
+        try:
+            self._client.create_collection(
+                self._collection,
+                vectors_config={DENSE: models.VectorParams(size=size, distance=models.Distance.COSINE)},
+                sparse_vectors_config={BM25: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+                # In kilobytes of vectors, https://qdrant.tech/documentation/concepts/indexing/
+                hnsw_config=models.HnswConfigDiff(full_scan_threshold=_EXACT_UP_TO * size * 4 // 1024),
+            )
+        except UnexpectedResponse as error:
+            if error.status_code != httpx.codes.CONFLICT:  # another process, or an earlier try, was faster
+                raise
 
     def _index_fields(self) -> None:
-        with self._translated():
-            for name in INDEXED_FIELDS:
-                schema = models.KeywordIndexParams(
-                    type=models.KeywordIndexType.KEYWORD, is_tenant=name == "owner"
-                )
-                self._client.create_payload_index(self._collection, name, field_schema=schema, wait=True)
+        for name in INDEXED_FIELDS:
+            schema = models.KeywordIndexParams(
+                type=models.KeywordIndexType.KEYWORD, is_tenant=name == "owner"
+            )
+            self._call(
+                self._client.create_payload_index, self._collection, name, field_schema=schema, wait=True
+            )
 
     def _put(self, points: Sequence[Point]) -> None:
         rows = [
             models.PointStruct(id=point.id, vector=self._vectors(point), payload=point.payload)
             for point in points
         ]
-        with self._translated():
-            self._client.upsert(self._collection, points=rows, wait=True)
+        self._call(self._client.upsert, self._collection, points=rows, wait=True)
 
     def _vectors(self, point: Point) -> dict[str, models.Vector]:
         if point.dense is None:
@@ -106,78 +124,85 @@ class ServerStore(PointStore):
     def _drop(self, ids: Collection[str]) -> None:
         if ids:
             selector = models.PointIdsList(points=list(ids))
-            with self._translated():
-                self._client.delete(self._collection, points_selector=selector, wait=True)
+            self._call(self._client.delete, self._collection, points_selector=selector, wait=True)
 
     def _get(self, id_: str) -> dict[str, Any] | None:
-        with self._translated():
-            found = self._client.retrieve(self._collection, [id_], with_payload=True)
+        found = self._call(self._client.retrieve, self._collection, [id_], with_payload=True)
         return found[0].payload if found else None
 
     def _scan(self, where: Where, *, payload: bool = True, vectors: bool = False) -> Iterator[Point]:
         offset: Any = None
         while True:
-            with self._translated():
-                records, offset = self._client.scroll(
-                    self._collection,
-                    scroll_filter=_filter(where),
-                    offset=offset,
-                    limit=BATCH if vectors else _PAGE,
-                    with_payload=payload,
-                    with_vectors=[DENSE] if vectors else False,
-                )
+            records, offset = self._call(
+                self._client.scroll,
+                self._collection,
+                scroll_filter=_filter(where),
+                offset=offset,
+                limit=BATCH if vectors else _PAGE,
+                with_payload=payload,
+                with_vectors=[DENSE] if vectors else False,
+            )
             for record in records:
                 yield Point(str(record.id), record.payload or {}, _dense(record))
             if offset is None:
                 return
 
     def _size(self, where: Where) -> int:
-        with self._translated():
-            return self._client.count(self._collection, count_filter=_filter(where), exact=True).count
+        counted = self._call(self._client.count, self._collection, count_filter=_filter(where), exact=True)
+        return counted.count
 
     def _near(
         self, vector: npt.NDArray[np.float32], limit: int, where: Where
     ) -> list[tuple[dict[str, Any], float]]:
-        with self._translated():
-            answer = self._client.query_points(
-                self._collection,
-                query=vector.tolist(),
-                using=DENSE,
-                query_filter=_filter(where),
-                limit=limit,
-                with_payload=True,
-            )
+        answer = self._call(
+            self._client.query_points,
+            self._collection,
+            query=vector.tolist(),
+            using=DENSE,
+            query_filter=_filter(where),
+            limit=limit,
+            with_payload=True,
+        )
         return [(point.payload or {}, point.score) for point in answer.points]
 
     def _near_words(self, question: str, limit: int, where: Where) -> list[tuple[dict[str, Any], float]]:
         words = self._bm25.embed_query(question)
         if not words.indices:
             return []
-        with self._translated():
-            answer = self._client.query_points(
-                self._collection,
-                query=models.SparseVector(indices=words.indices, values=words.values),
-                using=BM25,
-                query_filter=_filter(where),
-                limit=limit,
-                with_payload=True,
-            )
+        answer = self._call(
+            self._client.query_points,
+            self._collection,
+            query=models.SparseVector(indices=words.indices, values=words.values),
+            using=BM25,
+            query_filter=_filter(where),
+            limit=limit,
+            with_payload=True,
+        )
         return [(point.payload or {}, point.score) for point in answer.points]
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _call(self, request: Callable[..., T], *values: Any, **options: Any) -> T:
+        """One request, tried again where that can help: all of them can be sent twice without harm."""
         with _translated(self._address, self._collection):
-            yield
+            return self._retrying(request, *values, **options)
 
 
 def open_server_store(
-    url: str, api_key: str, collection: str, recipe: Recipe, *, timeout: float = 10.0
+    url: str,
+    api_key: str,
+    collection: str,
+    recipe: Recipe,
+    *,
+    timeout: float = 10.0,
+    pauses: Sequence[float] = PAUSES,
+    kept: int = 0,
 ) -> ServerStore:
     """Open a collection of a Qdrant server, or make it there.
 
     `url` is like http://host:6333, or ":memory:" for tests; an empty `api_key` means none;
-    `timeout` is in seconds for each request, rounded up. Raises StoreUnavailable where the server
-    cannot be used, IndexMismatch where the collection was made with another recipe.
+    `timeout` is in seconds for each request, rounded up; `pauses` are the seconds before each further try of one
+    that failed for the moment. With documents `kept`, a missing collection is not made anew in silence. Raises
+    StoreUnavailable where the server cannot be used, IndexMismatch where the collection was made with another
+    recipe.
     """
     if url == ":memory:":
         return ServerStore(QdrantClient(url), collection, recipe, address=url)
@@ -191,7 +216,7 @@ def open_server_store(
         check_compatibility=False,  # it asks in a thread and warns; a server too old says so by itself
     )
     try:
-        return ServerStore(client, collection, recipe, address=address)
+        return ServerStore(client, collection, recipe, address=address, pauses=pauses, kept=kept)
     except BaseException:
         client.close()
         raise
@@ -230,6 +255,34 @@ def _any_of(doc_ids: Collection[str]) -> models.FieldCondition:
 def _dense(record: models.Record) -> npt.NDArray[np.float32] | None:
     vector = record.vector
     return np.asarray(vector[DENSE], np.float32) if isinstance(vector, dict) and DENSE in vector else None
+
+
+def _retrying(pauses: Sequence[float]) -> tenacity.Retrying:
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_s if isinstance(error, ResourceExhaustedResponse) else 0
+        return max(float(asked), pauses[min(state.attempt_number, len(pauses)) - 1] if pauses else 0.0)
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_passes),
+        wait=wait,
+        stop=tenacity.stop_any(
+            tenacity.stop_after_attempt(len(pauses) + 1), tenacity.stop_before_delay(PATIENCE_SECONDS)
+        ),
+        reraise=True,
+    )
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether another try may help. Not after a time-out: whoever asked has waited long enough."""
+    if isinstance(error, UnexpectedResponse):
+        code = error.status_code or 0
+        return code == httpx.codes.TOO_MANY_REQUESTS or code >= httpx.codes.INTERNAL_SERVER_ERROR
+    if isinstance(error, ResponseHandlingException):
+        return isinstance(error.source, httpx.TransportError) and not isinstance(
+            error.source, httpx.TimeoutException
+        )
+    return isinstance(error, ResourceExhaustedResponse)
 
 
 @contextmanager

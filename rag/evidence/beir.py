@@ -15,6 +15,7 @@ from pathlib import Path
 from ingest.chunk import Chunker, Heading
 from ingest.embed import Embedder
 from ingest.errors import BadRequest
+from ingest.originals import Originals, Record
 from ingest.store import LOCAL_OWNER, Store
 from ingest.types import Chunk, Document, Page
 from rag.evidence.formats import BEIR_QRELS, CORPUS, QUERIES, Rows, beir_files, read_beir, read_objects
@@ -91,10 +92,12 @@ def ingest_corpus(
     store: Store,
     *,
     owner: str = LOCAL_OWNER,
+    originals: Originals | None = None,
     on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Document:
     """Put the corpus into the library under the folder's name; one that is there already is left as it is.
 
+    `originals` keeps a record of it, so that a rebuilt index can say that it is missing.
     Raises BadRequest where another document has that name, StoreUnavailable.
     """
     name = folder.resolve().name
@@ -118,6 +121,8 @@ def ingest_corpus(
         added=datetime.now(UTC).isoformat(timespec="seconds"),
         warnings=(WARNING,),
     )
+    if originals is not None:
+        originals.write_record(doc_id, Record(owner, name, document.added, pdf=False))
     store.add(document, chunks, vectors, owner=owner)
     return document
 

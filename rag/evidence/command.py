@@ -149,6 +149,7 @@ def add_bench_set(
         tools.embedder,
         tools.store,
         owner=owner,
+        originals=services.originals,
         on_progress=lambda done, total: on_progress(f"{name}: {done:,} of {total:,} chunks embedded"),
     )
     EvidenceStore(services.settings.data, owner=owner).save(questions)

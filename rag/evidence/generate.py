@@ -88,15 +88,21 @@ def sample_chunks(store: Store, count: int, *, owner: str = LOCAL_OWNER) -> list
 
 
 def ask_llm(
-    chunks: Sequence[Chunk], writer: Writer, *, on_progress: Callable[[int, int], None] = lambda *_: None
+    chunks: Sequence[Chunk],
+    writer: Writer,
+    *,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Question]:
-    """A question for each chunk that answers one, as they come.
+    """A question for each chunk that answers one, as they come, until `stop` says so.
 
     Raises AnswerFailed when the LLM fails three times in a row; single failures are passed by, and `on_progress`
     is told how many chunks were read.
     """
     failures = 0
     for number, chunk in enumerate(chunks, start=1):
+        if stop():
+            return
         try:
             written = writer.complete(
                 INSTRUCTIONS, _as_data(chunk), seconds=SECONDS, characters=4 * LONGEST_QUESTION

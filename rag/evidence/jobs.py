@@ -168,7 +168,7 @@ class Runs:
         return id_
 
     def _plan(self, wish: Wish) -> Plan:
-        stages = self._services.stages
+        stages = self._services.stages_of(self._owner)
         if stages.reranker is None:
             raise ModelUnavailable(f"There is no reranker to measure: {stages.reranker_problem}")
         own = stages.reranker

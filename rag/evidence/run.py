@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,7 +201,7 @@ class _Journal:
         self._file: IO[bytes] | None = None
         if folder is None:
             return
-        path = _journal_file(folder, header)
+        self._path = path = _journal_file(folder, header)
         try:
             length = self._read(path) if path.exists() else 0
             if reading:
@@ -211,14 +212,19 @@ class _Journal:
             if not length:
                 self._write({"begun": self.begun, "header": asdict(header)})
         except OSError as error:
+            self._close()
             raise _unwritable(path, error) from error
 
     def __enter__(self) -> _Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._file:
-            self._file.close()
+            with suppress(OSError):  # on a full disk it tries again to write what was told to be lost
+                self._file.close()
 
     def add(self, step: Step) -> None:
         """Keep one question's result."""
@@ -226,7 +232,7 @@ class _Journal:
         try:
             self._write({**result_data(step.result), "chunks": [chunk_data(chunk) for chunk in step.chunks]})
         except OSError as error:
-            raise _unwritable(Path("the journal"), error) from error
+            raise _unwritable(self._path, error) from error
 
     def _write(self, data: Mapping[str, Any]) -> None:
         if self._file:

@@ -88,7 +88,7 @@ class EvidenceStore:
 
     def delete(self, name: str) -> None:
         """Remove a question set; no error where there is none."""
-        self._set_file(name).unlink(missing_ok=True)
+        _remove(self._set_file(name))
 
     def keep(self, run: Run) -> str:
         """Write a run, forget its journal, and return its id."""
@@ -125,8 +125,8 @@ class EvidenceStore:
     def delete_run(self, id_: str) -> None:
         """Remove a run; no error where there is none."""
         path = self._run_file(id_)
-        path.unlink(missing_ok=True)
-        path.with_suffix(".summary").unlink(missing_ok=True)
+        _remove(path.with_suffix(".summary"))  # first, or a kill would leave a run on the list that is gone
+        _remove(path)
 
     @property
     def threshold(self) -> Threshold | None:
@@ -137,7 +137,7 @@ class EvidenceStore:
         """Keep a threshold; None takes it away."""
         path = self._folder / THRESHOLD_FILE
         if threshold is None:
-            path.unlink(missing_ok=True)
+            _remove(path)
         else:
             write_text(path, json.dumps(asdict(threshold)))
 
@@ -183,6 +183,15 @@ def _read(path: Path) -> Any:
     except (OSError, ValueError) as error:
         raise StoreUnavailable(
             f"{path} cannot be read ({error}): restore the file, or move it away."
+        ) from error
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{path} cannot be deleted: {error.strerror}. Make the folder writable, then try again."
         ) from error
 
 
