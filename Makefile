@@ -7,11 +7,12 @@ TORCH_INDEX ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help app test check format clean
+.PHONY: help app test check bench format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,13 +28,18 @@ check: $(VENV)/.dev  ## Lint and type-check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/python -m supply.licences
+	$(BIN)/python -m supply.audit
+
+bench: $(BENCH_VENV)/.rivals  ## Measure speed against rivals and write bench/RESULTS.md (15 minutes, a quiet machine)
+	$(BENCH_VENV)/bin/python -m bench
 
 format: $(VENV)/.dev  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## Remove the virtual environment and caches; the library in data/ stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Installing into $(VENV) (once; PyTorch first) ..."
@@ -46,6 +52,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.lock
 	@$(PIP) -r requirements-dev.lock
+	@touch $@
+
+$(BENCH_VENV)/.rivals: requirements.lock requirements-dev.lock $(wildcard bench/requirements*.txt)
+	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.dev
+	@$(BENCH_VENV)/bin/python -m pip install --quiet -r bench/requirements.txt -c requirements.lock
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --no-deps -r bench/requirements-onnx.txt
 	@touch $@
 
 $(VENV)/.reranker-asked: $(VENV)/.installed
