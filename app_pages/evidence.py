@@ -6,21 +6,22 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from app_pages.parts.account import asking_owner, own_stages
 from app_pages.parts.asking import source_to_open
 from app_pages.parts.evidence_drill import show_drill
 from app_pages.parts.evidence_report import Shown, load_shown, show_report
 from app_pages.parts.evidence_run import show_start, watch_run
 from app_pages.parts.evidence_runs import choose_run, exports, show_runs
-from app_pages.parts.evidence_sets import offer_sets, show_said, show_sets
+from app_pages.parts.evidence_sets import offer_sets, show_said, show_sets, watch_making
 from app_pages.parts.evidence_threshold import show_threshold
 from app_pages.parts.evidence_usage import show_usage
 from app_pages.parts.samples import offer_samples
 from app_pages.parts.source import open_source
 from app_pages.parts.text import plain
 from ingest.errors import UserError
-from ingest.store import LOCAL_OWNER
 from ingest.types import Document
 from rag.evidence.jobs import Runs, runs_of
+from rag.evidence.making import makings_of
 from rag.evidence.sets import EvidenceStore
 from rag.services import Services, shared_services
 
@@ -36,25 +37,26 @@ def page() -> None:
         "order, and counted."
     )
     try:
-        documents = services.store.documents(owner=LOCAL_OWNER)
-        kept = EvidenceStore(services.settings.data, owner=LOCAL_OWNER)
+        documents = services.store.documents(owner=asking_owner(services))
+        kept = EvidenceStore(services.settings.data, owner=asking_owner(services))
         if not documents:
             _invite(services)
             return
-        runs = runs_of(services, owner=LOCAL_OWNER)
+        runs = runs_of(services, owner=asking_owner(services))
         watch_run(runs)
+        watch_making(makings_of(services, owner=asking_owner(services)))
         view = st.segmented_control(
             "View", VIEWS, required=True, default=VIEWS[0], key="evidence-view", label_visibility="collapsed"
         )
         if view == VIEWS[1]:
-            show_sets(services, kept, owner=LOCAL_OWNER)
+            show_sets(services, kept, owner=asking_owner(services))
         elif view == VIEWS[2]:
             show_runs(kept)
         else:
             _show_verdict(services, kept, runs, documents)
         opened = source_to_open()
         if opened:
-            open_source(services, *opened, owner=LOCAL_OWNER)
+            open_source(services, *opened, owner=asking_owner(services))
     except UserError as error:
         st.error(plain(str(error), limit=1000), icon=":material/error:")
 
@@ -62,7 +64,7 @@ def page() -> None:
 def _invite(services: Services) -> None:
     st.info("Your library is empty: there is nothing to measure yet.", icon=":material/upload_file:")
     st.page_link("documents.py", label="Upload documents", icon=":material/description:")
-    offer_samples(services, owner=LOCAL_OWNER)
+    offer_samples(services, owner=asking_owner(services))
 
 
 def _show_verdict(services: Services, kept: EvidenceStore, runs: Runs, documents: Sequence[Document]) -> None:
@@ -74,7 +76,7 @@ def _show_verdict(services: Services, kept: EvidenceStore, runs: Runs, documents
             "Each question needs the passage that answers it. Choose one way; or mark right passages on the "
             "cards of the Ask page, and they are kept as a set."
         )
-        offer_sets(services, kept, owner=LOCAL_OWNER)
+        offer_sets(services, kept, owner=asking_owner(services))
         return
     if names:
         show_start(services, kept, runs, names)
@@ -89,16 +91,18 @@ def _show_verdict(services: Services, kept: EvidenceStore, runs: Runs, documents
         exports(kept, chosen)
     shown = load_shown(kept, chosen.id, chosen.asked)
     show_report(shown, changed=_changed(shown, services, documents))
-    show_threshold(shown, services, kept)
-    show_drill(shown)
+    with st.container(key="evidence-threshold"):
+        show_threshold(shown, services, kept)
+    with st.container(key="evidence-drill"):
+        show_drill(shown)
     show_usage(services)
 
 
 def _changed(shown: Shown, services: Services, documents: Sequence[Document]) -> list[str]:
     """What is no longer as it was when the run was made."""
-    header, reranker = shown.run.header, services.stages.reranker
+    header, reranker = shown.run.header, own_stages(services).reranker
     notes = []
-    if header.corpus.fingerprint != services.library_fingerprint():
+    if header.corpus.fingerprint != services.library_fingerprint(owner=asking_owner(services)):
         notes.append(
             f"The library has changed since this run: it had {header.corpus.documents:,} documents, now there are "
             f"{len(documents):,}. Ask again for numbers about what is there now."

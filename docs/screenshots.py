@@ -65,10 +65,21 @@ class Camera:
             self._keep(name, self.page.screenshot())
 
     def part(self, name: str, place: Locator) -> None:
-        """Take one part of the page."""
-        if self._wanted(name):
-            settle(self.page)
-            self._keep(name, place.screenshot())
+        """Take one part of the page, however tall it is, without the bar that stays above it."""
+        if not self._wanted(name):
+            return
+        settle(self.page)
+        self.page.set_viewport_size({"width": self.width, "height": TALLEST})
+        bar = self.page.add_style_tag(content="[data-testid=stHeader] { visibility: hidden; }")
+        place.evaluate("(part) => part.scrollIntoView({block: 'start'})")
+        self.page.wait_for_timeout(800)
+        box = place.bounding_box()
+        if box is None:
+            raise RuntimeError(f"{name} is not on the page.")
+        box["height"] = min(box["height"], TALLEST - box["y"])
+        self._keep(name, self.page.screenshot(clip=box))
+        bar.evaluate("(style) => style.remove()")
+        self.page.set_viewport_size({"width": self.width, "height": 900})
 
     def any_of(self, name: str) -> bool:
         """Whether a picture of this name may be wanted."""
@@ -163,11 +174,24 @@ def ask_the_samples(app: App, page: Page) -> None:
 
 
 def take_evidence(app: App, camera: Camera) -> None:
-    """The verdict on reranking, once the questions were asked."""
-    if camera.any_of("evidence"):
-        camera.page.goto(f"{app.url}/evidence")
-        expect(camera.page.locator('[class*="st-key-verdict-"]')).to_be_visible(timeout=SLOW)
-        camera.whole("evidence")
+    """The verdict on reranking, once the questions were asked; its parts, and the questions themselves."""
+    if not camera.any_of("evidence"):
+        return
+    page = camera.page
+    page.goto(f"{app.url}/evidence")
+    expect(page.locator('[class*="st-key-verdict-"]')).to_be_visible(timeout=SLOW)
+    expect(page.get_by_role("heading", name="In ordinary use")).to_be_visible(timeout=SLOW)
+    camera.whole("evidence")
+    camera.part("evidence-depth", page.locator(".st-key-evidence-depth-0"))
+    camera.part("evidence-threshold", page.locator(".st-key-evidence-threshold"))
+    page.get_by_text(re.compile(r"^\d+ won$")).click()
+    settle(page)
+    page.locator('[class*="st-key-drill-"] summary').first.click()
+    expect(page.get_by_text("Right passage:").first).to_be_visible(timeout=SLOW)
+    camera.part("evidence-drill", page.locator(".st-key-evidence-drill"))
+    page.get_by_test_id("stButtonGroup").get_by_text("Question sets", exact=True).click()
+    expect(page.get_by_role("button", name="Save changes")).to_be_visible(timeout=SLOW)
+    camera.whole("evidence-sets")
 
 
 def take_documents(app: App, camera: Camera) -> None:

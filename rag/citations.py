@@ -61,7 +61,7 @@ def check(text: str, sources: Sequence[Chunk]) -> Answer:
     Understands [1], [1][3], [1, 3], [1-3], 【1】, [Source 2] and [2, p. 14], outside code; sources count
     from 1. Checking a checked text changes nothing. A blank text has no problems.
     """
-    checked, unknown = _normalise(_visible(text), len(sources), skip=_ESCAPED_OR_CODE)
+    checked, unknown = _normalise(visible(text), len(sources), skip=_ESCAPED_OR_CODE)
     if not all(1 <= number <= len(sources) for number in _shown_marks(checked)):
         # A mark stood between backticks that Markdown does not take for code: leave none anywhere.
         checked, more = _normalise(checked, len(sources), skip=_ESCAPED)
@@ -175,10 +175,11 @@ def safe_markdown(text: str) -> str:
     emoji codes code spans, `$` a dollar sign. Marks [n] stay as they are. To be shown by `st.markdown`;
     `st.write_stream` would mend "unfinished" Markdown once more.
     """
-    return _blocks(SyntaxTreeNode(_PARSER.parse(_visible(text))))
+    return _blocks(SyntaxTreeNode(_PARSER.parse(visible(text))))
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
+    """The text without characters that are not seen, that turn others round, or that climb over lines."""
     lines = re.sub("\r\n?|[\u2028\u2029]", "\n", text)
     return _CLIMBING.sub("", _STRAY_JOINER.sub("", _INVISIBLE.sub("", lines)))
 
@@ -250,7 +251,7 @@ def _pieces(node: SyntaxTreeNode, *, bold: bool = True, cell: bool = False) -> I
             case "text":
                 yield "text", re.sub(_MARK, rf"{_OPEN}\g<number>{_CLOSE}", child.content)
             case "text_special":  # an escape or an entity, which may have brought new characters
-                yield "text", re.sub(r"\s", " ", _visible(child.content))
+                yield "text", re.sub(r"\s", " ", visible(child.content))
             case "code_inline":
                 # How a backslash before a pipe is read in a cell differs between parsers: no code there.
                 yield "text" if cell and "|" in child.content else "code", child.content

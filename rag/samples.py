@@ -56,6 +56,7 @@ class SampleQuestion:
     """A question with its answer, and what reranking did to the first right chunk when it was measured.
 
     `before` is its rank by the bi-encoder, `after` its rank by the reranker; None: not among the candidates.
+    `flagged` says that it was taken for one that the documents do not answer.
     """
 
     id: str
@@ -65,6 +66,7 @@ class SampleQuestion:
     kind: Kind
     before: int | None
     after: int | None
+    flagged: bool
 
     @property
     def measured(self) -> str:
@@ -129,15 +131,18 @@ def remove_samples(services: Services, *, owner: str) -> list[Deleted]:
 
 
 def suggestions(loaded: Sequence[SampleFile], *, count: int = SUGGESTED) -> tuple[SampleQuestion, ...]:
-    """Questions to try whose evidence is loaded: of each kind in turn, those that show it best.
+    """Questions to try whose evidence is loaded: of each kind as many, those that show it best, helped ones first.
 
-    Each document is asked about once as long as there are others.
+    Each document is asked about once as long as there are others. Flagged ones are left out: a wrong "probably not
+    in your documents" is nothing to begin with.
     """
     there = {file.name for file in loaded}
     fit = [
         question
         for question in sample_questions()
-        if len(question.text) <= SHOWN_CHARS and {item.source for item in question.evidence} <= there
+        if not question.flagged
+        and len(question.text) <= SHOWN_CHARS
+        and {item.source for item in question.evidence} <= there
     ]
     piles = {kind: _best_first(fit, kind) for kind in get_args(Kind)}
     chosen: list[SampleQuestion] = []
@@ -148,7 +153,8 @@ def suggestions(loaded: Sequence[SampleFile], *, count: int = SUGGESTED) -> tupl
                 fresh = [question for question in pile if question.evidence[0].source not in asked]
                 chosen.append((fresh or pile)[0])
                 pile.remove(chosen[-1])
-    return tuple(chosen)
+    kinds = get_args(Kind)
+    return tuple(sorted(chosen, key=lambda question: kinds.index(question.kind)))
 
 
 def _best_first(questions: Sequence[SampleQuestion], kind: Kind) -> list[SampleQuestion]:
@@ -187,7 +193,9 @@ def _questions(folder: Path) -> tuple[SampleQuestion, ...]:
 def _question(row: dict[str, Any]) -> SampleQuestion:
     before, after = row["ranks"]
     evidence = tuple(Evidence(item["doc"], item["page"], item["text"]) for item in row["evidence"])
-    return SampleQuestion(row["id"], row["text"], row["answer"], evidence, row["kind"], before, after)
+    return SampleQuestion(
+        row["id"], row["text"], row["answer"], evidence, row["kind"], before, after, row["flagged"]
+    )
 
 
 def _rank(rank: int | None) -> str:

@@ -8,7 +8,9 @@ words quoted there; "before" is its rank by the bi-encoder, "after" its rank by 
     hurts   where it leaves the first 5, or falls by 3 places or more within them
     same    everywhere else: also where it moves far below the first 5, or was never found
 
-5 is the number of sources that an answer rests on. `--write` puts the kinds and ranks into questions.jsonl.
+5 is the number of sources that an answer rests on. A question is flagged where the reranker's threshold would have
+it "probably not in your documents", which is wrong for all of them. `--write` puts kinds, ranks and flags into
+questions.jsonl.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class Measured:
     question: SampleQuestion
     before: int | None
     after: int | None
+    flagged: bool
 
     @property
     def kind(self) -> Kind:
@@ -78,12 +81,15 @@ def is_right(chunk: Chunk, evidence: Sequence[Evidence]) -> bool:
 
 
 def look(question: SampleQuestion, ranking: Ranking) -> Measured:
-    """Both ranks of a question's first right chunk. Raises ValueError for a ranking without a second look."""
+    """Both ranks of a question's first right chunk, and whether it is doubted.
+
+    Raises ValueError for a ranking without a second look.
+    """
     if not ranking.order:
         raise ValueError(f"Not reranked, so there is nothing to measure: {ranking.rerank_problem}")
     before = first_right([hit.chunk for hit in ranking.hits], question.evidence)
     after = first_right([ranked.hit.chunk for ranked in ranking.order], question.evidence)
-    return Measured(question, before, after)
+    return Measured(question, before, after, ranking.confident is False)
 
 
 def load(services: Services) -> float:
@@ -112,12 +118,12 @@ def measure(services: Services, questions: Sequence[SampleQuestion]) -> list[Mea
 
 
 def write(measured: Sequence[Measured], path: Path) -> None:
-    """Put kinds and ranks into the file of questions; everything else stays as it is."""
+    """Put kinds, ranks and flags into the file of questions; everything else stays as it is."""
     found = {item.question.id: item for item in measured}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in rows:
         item = found[row["id"]]
-        row |= {"kind": item.kind, "ranks": [item.before, item.after]}
+        row |= {"kind": item.kind, "ranks": [item.before, item.after], "flagged": item.flagged}
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     path.write_text(text, encoding="utf-8")
 
@@ -125,7 +131,9 @@ def write(measured: Sequence[Measured], path: Path) -> None:
 def main(arguments: Iterable[str] | None = None) -> int:
     """Load, measure, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put kinds and ranks into questions.jsonl")
+    parser.add_argument(
+        "--write", action="store_true", help="put kinds, ranks and flags into questions.jsonl"
+    )
     parser.add_argument(
         "--reranker", default=BUNDLED, metavar="NAME", help="bundled, a folder, or a cached model"
     )
@@ -146,12 +154,14 @@ def main(arguments: Iterable[str] | None = None) -> int:
         f"{len(documents)} documents, {pages} pages, {chunks} chunks, loaded in {seconds:.1f} s (models warm)"
     )
     print(f"reranker {reranker.name if reranker else 'none'}, {DEPTH} candidates, {SOURCES} sources\n")
-    rows = [["kind", "before", "after", "question"]]
+    rows = [["kind", "before", "after", "flagged", "question"]]
     for item in sorted(measured, key=lambda item: (item.kind, item.question.id)):
-        rows.append([item.kind, str(item.before or "-"), str(item.after or "-"), item.question.text])
+        ranks = [str(item.before or "-"), str(item.after or "-")]
+        rows.append([item.kind, *ranks, "yes" if item.flagged else "", item.question.text])
     print(table(rows))
     counts = Counter(item.kind for item in measured)
     print("\n" + ", ".join(f"{count} x {kind}" for kind, count in sorted(counts.items())))
+    print(f"{sum(item.flagged for item in measured)} wrongly taken for not in the documents")
     if options.write:
         write(measured, QUESTIONS)
         print(f"written to {QUESTIONS}")

@@ -1,11 +1,23 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 from tokenizers import Tokenizer
 
-from ingest.chunk import MAX_TOKENS, Chunker, Heading, join_heading, place_headings, title_of, unwrap
+from ingest.chunk import (
+    BLOCK_CHARS,
+    MAX_CHUNK_CHARS,
+    MAX_TOKENS,
+    Chunker,
+    Heading,
+    cut_at_spaces,
+    join_heading,
+    place_headings,
+    title_of,
+    unwrap,
+)
 from ingest.types import Page
 from ingest.weights import bundled_minilm
 
@@ -61,6 +73,30 @@ def test_every_word_of_a_page_is_in_some_chunk(chunker: Chunker) -> None:
     assert missing.strip() == ""
 
 
+@pytest.mark.parametrize(
+    "text", ["x" * 30_000, "\u8425" * 30_000, "wordy " * 5_000, ("y" * 3_000 + " ") * 10]
+)
+def test_a_chunk_of_hostile_text_is_bounded_and_nothing_is_lost(chunker: Chunker, text: str) -> None:
+    chunks = chunker.chunks([Page(1, text)], doc_id="d", source="s", title="")
+    assert max(len(chunk.text) for chunk in chunks) <= MAX_CHUNK_CHARS
+    assert all(chunk.text == text[chunk.start : chunk.end] for chunk in chunks)
+    covered = {position for chunk in chunks for position in range(chunk.start, chunk.end)}
+    assert all(text[position].isspace() for position in set(range(len(text))) - covered)
+
+
+def test_long_text_is_cut_at_white_space_where_there_is_any() -> None:
+    assert list(cut_at_spaces("aaaa bbbb cccc", 0, 14, 10)) == [(0, 10), (10, 14)]
+    assert list(cut_at_spaces("aaaaaaaaaaaa", 0, 12, 5)) == [(0, 5), (5, 10), (10, 12)]
+    assert list(cut_at_spaces("short", 0, 5, 10)) == [(0, 5)]
+
+
+def test_unbroken_text_is_cut_into_blocks_before_the_splitter_takes_the_square_of_its_length(
+    chunker: Chunker,
+) -> None:
+    chunks = chunker.chunks([Page(1, "\u8425" * (BLOCK_CHARS + 300))], doc_id="d", source="s", title="")
+    assert BLOCK_CHARS in [chunk.start for chunk in chunks]
+
+
 def test_pages_without_words_give_no_chunks(chunker: Chunker) -> None:
     assert chunker.chunks([Page(1, ""), Page(2, " \r\n .. -- ")], doc_id="d", source="s", title="") == []
 
@@ -90,6 +126,17 @@ def test_a_chunk_gets_the_section_that_begins_before_it(chunker: Chunker) -> Non
 
 def test_a_heading_that_is_not_on_its_page_counts_from_the_top() -> None:
     assert place_headings([(1, "Elsewhere (a+b")], [Page(1, "words")]) == [Heading(1, 0, "Elsewhere (a+b")]
+
+
+def test_a_heading_is_found_over_line_ends_and_in_other_capitals() -> None:
+    page = Page(4, "  Overview\r\n\r\nSTRA\u00dfE  and\r\n\u0130stanbul\r\nwords")
+    assert place_headings([(4, "Stra\u00dfe and \u0130stanbul")], [page])[0].start == page.text.index("STRA")
+
+
+def test_thousands_of_long_headings_that_are_not_there_are_looked_for_at_once() -> None:
+    begun = time.process_time()
+    place_headings([(1, "a " * 99 + "z")] * 2_000, [Page(1, "a " * 50_000)])
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize(

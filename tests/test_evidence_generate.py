@@ -129,6 +129,15 @@ def test_single_failures_of_the_llm_are_passed_by_and_many_in_a_row_end_it() -> 
         list(ask_llm(chunks, Says("How?", *[fail] * MOST_FAILURES)))
 
 
+def test_a_stop_asks_no_more_and_keeps_what_came() -> None:
+    says = Says("How?", "When?", "Why?")
+    found: list[Question] = []
+    for question in ask_llm([chunk(LONG, page=n) for n in (1, 2, 3)], says, stop=lambda: len(found) == 2):
+        found.append(question)
+    assert [one.text for one in found] == ["How?", "When?"]
+    assert len(says.contents) == 2
+
+
 CHANGING = "Drain it while it is warm, then fill in the new one up to the mark."
 
 

@@ -7,7 +7,8 @@ import io
 import re
 import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from ingest.store import LOCAL_OWNER
 from ingest.types import Chunk, Document
 from rag.evidence.formats import write_beir, write_csv
 from rag.evidence.jobs import ALONE, Runs, Wish, alone, runs_of
+from rag.evidence.making import makings_of
 from rag.evidence.questions import Judgement, Question, QuestionSet, measurable, question_id
 from rag.evidence.report import make_report
 from rag.evidence.run import corpus_of
@@ -44,7 +46,7 @@ from rag.rerank import PairScores
 from rag.services import Lazy, Services
 from rag.settings import Settings
 from rag.threshold import Threshold, read_threshold, threshold_file
-from tests.fake_llm import FakeLlm, say
+from tests.fake_llm import FakeLlm, fail, say
 from tests.fakes import BrokenModel, a_chunk, length_reranker
 
 PAGES = Path(__file__).resolve().parents[1] / "app_pages"
@@ -282,9 +284,10 @@ def test_an_empty_library_says_what_to_do() -> None:
 
 
 def test_from_nothing_to_a_verdict_in_two_clicks(library: Services, kept: EvidenceStore) -> None:
-    page = press(open_page(), "Make up to 50 questions")
+    page = open_page()
+    told = press_and_wait(page, library)
     assert kept.names() == [MADE_SET]
-    assert "without an LLM" in words(page)
+    assert "made from headings and definitions, without an LLM" in told
     asked = len(kept.questions(MADE_SET).questions)
     assert asked >= 3
     press(page, f"Ask {asked} questions")
@@ -295,22 +298,83 @@ def test_from_nothing_to_a_verdict_in_two_clicks(library: Services, kept: Eviden
     assert "95 %" in words(page)
 
 
-def test_with_an_llm_it_writes_the_questions(
+@pytest.fixture
+def writing(
     settings: Settings, services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[Callable[[FakeLlm], Services]]:
+    """The manual's library with an LLM that writes."""
+    with ExitStack() as stack:
+
+        def start(llm: FakeLlm) -> Services:
+            written = Services(replace(settings, llm_base_url=llm.base_url, llm_model="writer"))
+            written.use_models(services.embedder, services.stages.reranker)
+            services.close()
+            monkeypatch.setattr(rag.services, "_SHARED", Lazy(lambda: written))
+            add(written, "pump.pdf", MANUAL)
+            stack.callback(written.close)
+            return written
+
+        yield start
+
+
+def press_and_wait(page: AppTest, services: Services) -> str:
+    """What the page says until the questions are made: that is told once, now or in the next run."""
+    told = words(press(page, "Make up to 50 questions"))
+    makings_of(services).wait(60)
+    return told + words(page.run())
+
+
+def made_in(services: Services) -> list[str]:
+    return [one.text for one in EvidenceStore(services.settings.data).questions(MADE_SET).questions]
+
+
+def test_with_an_llm_it_writes_the_questions(writing: Callable[[FakeLlm], Services]) -> None:
     with FakeLlm(say("When is the lubricant changed?"), say("NONE"), say("Which colour is it?")) as llm:
-        written = Services(replace(settings, llm_base_url=llm.base_url, llm_model="writer"))
-        written.use_models(services.embedder, services.stages.reranker)
-        services.close()
-        monkeypatch.setattr(rag.services, "_SHARED", Lazy(lambda: written))
-        add(written, "pump.pdf", MANUAL)
+        written = writing(llm)
         page = open_page()
         assert "writer reads 50 passages" in words(page)
-        press(page, "Make up to 50 questions")
-        made = EvidenceStore(settings.data).questions(MADE_SET).questions
-        written.close()
-    assert [one.text for one in made] == ["When is the lubricant changed?", "Which colour is it?"]
-    assert "2 questions written by writer from 3 passages" in words(page)
+        told = press_and_wait(page, written)
+    assert made_in(written) == ["When is the lubricant changed?", "Which colour is it?"]
+    assert "2 questions written by writer from 3 passages" in told
+    assert "written by" not in words(open_page())  # told once
+
+
+def test_a_making_is_watched_from_any_page_and_a_stop_keeps_what_is_written(
+    writing: Callable[[FakeLlm], Services],
+) -> None:
+    with FakeLlm(
+        say("When is it changed?"), say("How deep is the lake?", before=1.5), say("No more?")
+    ) as llm:
+        written = writing(llm)
+        press(open_page(), "Make up to 50 questions")  # does not wait for the LLM
+        other = view(open_page(), "Question sets")
+        making = other.button(key="making-stop")
+        assert other.button(key="make-questions").disabled
+        with pytest.raises(BadRequest, match="already"):
+            makings_of(written).start(MADE_SET, 1)
+        making.click().run()
+        makings_of(written).wait(60)
+        other.run()
+        assert len(llm.requests) <= 2
+    assert made_in(written) == ["When is it changed?", "How deep is the lake?"][: len(llm.requests)]
+    assert "It was stopped then" in words(other)
+
+
+def test_a_making_that_breaks_off_says_why_and_keeps_what_is_written(
+    writing: Callable[[FakeLlm], Services],
+) -> None:
+    with FakeLlm(say("When is it changed?"), fail(400)) as llm:
+        written = writing(llm)
+        add(written, "more.pdf", {f"Part {n}": f"{n} {MANUAL['Painting']}" for n in range(4)})
+        told = press_and_wait(open_page(), written)
+    assert made_in(written) == ["When is it changed?"]
+    assert "Kept before: 1 question." in told
+
+
+def test_documents_without_headings_and_definitions_are_said_to_give_no_question(services: Services) -> None:
+    add(services, "plain.pdf", {"": "It is what it is, and this is a long one, and so on and so on."})
+    assert "No new question could be made" in press_and_wait(open_page(), services)
+    assert EvidenceStore(services.settings.data).names() == []
 
 
 def test_uploads_are_sets_named_by_their_file_and_beir_files_are_one() -> None:
@@ -574,8 +638,8 @@ def test_taking_a_mark_back_leaves_the_others() -> None:
 
 def test_ordinary_use_is_counted_without_words(library: Services, kept: EvidenceStore) -> None:
     ranking = rank("How often does the pump need oil?", library.stages)
-    note_use(library, ranking, answer(ranking, library.answerer))
-    (one,) = usage_log(library).read()
+    note_use(library, ranking, answer(ranking, library.answerer), owner=LOCAL_OWNER)
+    (one,) = usage_log(library, owner=LOCAL_OWNER).read()
     assert (one.missed, one.reranker) == (0, ranking.reranker)
     text = next(library.settings.data.rglob("usage.jsonl")).read_text(encoding="utf-8")
     assert "pump" not in text
@@ -593,12 +657,12 @@ def test_the_ask_page_counts_its_answers_and_takes_marks(library: Services, kept
     assert not page.exception
     shown = words(page)
     assert "doubted below logit -1000.00, as chosen under Evidence" in shown
-    assert len(usage_log(library).read()) == 1
+    assert len(usage_log(library, owner=LOCAL_OWNER).read()) == 1
     press(page, "This is the right passage")
     (question,) = kept.questions(ASKING_SET).questions
     assert question.text == "How often does the pump need oil?"
     assert question.relevant[0].document == "pump.pdf"
-    assert len(usage_log(library).read()) == 1  # looking again is not another answer
+    assert len(usage_log(library, owner=LOCAL_OWNER).read()) == 1  # looking again is not another answer
     add(library, "other.pdf", {"Bridges": "Another document about a bridge."})
     page.run()
     assert "not applied: library or reranker changed since" in words(page)
@@ -611,11 +675,11 @@ def test_the_pictures_can_be_drawn_of_any_report(library: Services, kept: Eviden
     save(kept, count=1)
     report = make_report(kept.run(run_now(library, "oil", 10)))
     gains = [(row.variant.name, row.gains["bi-encoder"]["recall@5"]) for row in report.rows[1:]]
-    assert len(gains_chart(gains, ink="#000").to_dict()["layer"]) == 4
+    assert len(gains_chart(gains).to_dict()["layer"]) == 4
     for by in ("depth", "ms"):
-        assert depth_chart(report.curves[0], 1.0, by=by, ink="#000").to_dict()["layer"]
+        assert depth_chart(report.curves[0], 1.0, by=by).to_dict()["layer"]
     advice = ThresholdAdvice("v", (ThresholdPoint(1.0, 0.5, 1.0, 2),), 1, 1, 1.0, "why")
-    assert len(threshold_chart(advice, ink="#000").to_dict()["layer"]) == 3
+    assert len(threshold_chart(advice).to_dict()["layer"]) == 3
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from ingest.embed import Embedder
 from ingest.errors import BadRequest, StoreUnavailable
 from ingest.store import LOCAL_OWNER
 from ingest.types import Chunk, Document
-from rag.pipeline import answer
+from rag.pipeline import answer, rank
 from rag.rerank import Calibration, PairScores, Reranker
 from rag.services import Lazy, Services
 from rag.settings import Settings
@@ -96,6 +96,47 @@ def test_a_question_gets_a_cited_answer_and_both_orders(library: Services) -> No
     assert len(cards(page)) == 2 * found
     for part in ("cosine **", "logit **", "sigmoid **", "embedding", "search", "reranking", "first token"):
         assert part in shown
+
+
+def draw_first_look() -> None:
+    """The script of a page that shows the first look at what lies in the session."""
+    import streamlit as st
+
+    from app_pages.parts.first import show_first_look
+    from rag.conversation import StandAlone
+    from rag.services import shared_services
+
+    ranking = st.session_state["first"]
+    words = StandAlone(ranking.question, ranking.question, "as asked")
+    show_first_look(words, ranking, 1, st.session_state["look"], shared_services())
+
+
+def first_look(ranking: Ranking, look: Look) -> AppTest:
+    page = AppTest.from_function(draw_first_look)
+    page.session_state["first"], page.session_state["look"] = ranking, look
+    page.run()
+    assert not page.exception
+    return page
+
+
+def test_the_first_look_shows_the_bi_encoders_order_and_nothing_of_it_stays(library: Services) -> None:
+    first = rank(QUESTION, library.stages, reranking=False)
+    page = first_look(first, Look())
+    assert len(cards(page)) == min(len(first.hits), first.sources)
+    assert "Nearest so far:" in words(page)
+    assert "first look" in words(page)
+    complete = words(ask(open_page("ask.py"))).lower()
+    assert "first look" not in complete
+    assert "second look" not in complete
+    assert "nearest so far" not in complete
+
+
+def test_the_first_look_of_a_blind_comparison_names_no_passage(library: Services) -> None:
+    first = rank(QUESTION, library.stages, reranking=False)
+    page = first_look(first, Look(mode="Compare", blind=True))
+    assert "Reading" in words(page)
+    assert cards(page) == []
+    assert "pump" not in words(page).replace(QUESTION, "")
 
 
 def test_without_an_llm_the_page_says_so_and_how_to_configure_one(library: Services) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ingest.errors import AnswerFailed, BadRequest
@@ -10,7 +11,8 @@ from ingest.store import Recipe, Store
 from ingest.store.edge import open_edge_store
 from ingest.types import Chunk, Document
 from rag.pipeline import Stages, answer, rank
-from rag.rerank import Calibration, Reranker
+from rag.rerank import Calibration, PairScores, Reranker
+from rag.types import Ranking
 from tests.fakes import BrokenModel, WordEmbedder, a_chunk, length_reranker
 
 TEXTS = [f"apple {'filler ' * n}".strip() for n in range(12)]
@@ -51,6 +53,26 @@ def test_without_reranking_the_bi_encoders_order_is_chosen(stages: Stages) -> No
     assert ranking.rerank_problem == ""
     assert ranking.reranker == ""
     assert [chunk.text for chunk in ranking.chosen()] == TEXTS[:3]
+
+
+def test_the_first_order_is_told_before_the_second_look_and_only_where_there_is_one(store: Store) -> None:
+    events: list[str] = []
+
+    class Noting:
+        device = "cpu"
+
+        def logits(self, question: str, passages: Sequence[str]) -> PairScores:
+            events.append("second look")
+            return PairScores(np.zeros(len(passages), np.float32), (False,) * len(passages))
+
+    def note(first: Ranking) -> None:
+        events.append(f"{len(first.hits)} in the first order, {len(first.order)} in the second")
+
+    stages = Stages(WordEmbedder(), store, Reranker("noting", Noting(), 0.0, Calibration()))
+    rank("apple", stages, depth=10, on_first=note)
+    assert events == ["10 in the first order, 0 in the second", "second look"]
+    rank("apple", stages, depth=10, reranking=False, on_first=note)
+    assert len(events) == 2
 
 
 def test_one_retrieval_serves_both_answers(stages: Stages) -> None:

@@ -49,6 +49,18 @@ def test_direction_and_zero_width_characters_are_gone() -> None:
     assert one_paragraph("a\r\nb\ufeff c") == "a b c"
 
 
+def test_accents_do_not_climb_and_blanks_do_not_hide() -> None:
+    assert one_paragraph("Z" + "\u0301" * 40 + " a\u3164\u2800\U000e0041b") == "Z" + "\u0301" * 3 + " ab"
+    assert plain("e" + "\u0301" * 40) == "e" + "\u0301" * 3
+
+
+def test_joiners_stay_where_a_script_needs_them() -> None:
+    assert one_paragraph("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645") == (
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+    )
+    assert one_paragraph("pay\u200cpal") == "paypal"
+
+
 @pytest.mark.parametrize(("size", "expected"), [(0, "0.1 kB"), (1500, "1.5 kB"), (2_340_000, "2.3 MB")])
 def test_sizes_are_readable(size: int, expected: str) -> None:
     assert size_text(size) == expected

@@ -12,19 +12,23 @@ from app_pages.parts.asking import ask_next, begin_new_topic, conversation
 from app_pages.parts.links import query
 from app_pages.parts.text import plain
 from app_pages.parts.turn import Turn
-from rag.conversation import RULE
+from rag.conversation import RULE, StandAlone
 from rag.export import conversation_markdown, question_data
 from rag.pipeline import MAX_QUESTION_CHARS
 
 
 def show_question(turn: Turn, *, latest: bool) -> None:
-    """The question as typed, and what was searched for instead."""
-    st.text(turn.words.asked)
-    words = turn.words
-    if words.changed:
-        st.markdown(f"Searched for: **{plain(words.question, limit=MAX_QUESTION_CHARS)}**")
+    """The question as typed, what was searched for instead, and of the latest one why."""
+    show_words(turn.words)
     if latest:
         _explain_words(turn)
+
+
+def show_words(words: StandAlone) -> None:
+    """The question as typed, and what was searched for instead."""
+    st.text(words.asked)
+    if words.changed:
+        st.markdown(f"Searched for: **{plain(words.question, limit=MAX_QUESTION_CHARS)}**")
 
 
 def _explain_words(turn: Turn) -> None:

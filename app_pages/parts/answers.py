@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from app_pages.parts.account import own_stages
 from app_pages.parts.asking import open_source_next
 from app_pages.parts.evidence_threshold import threshold_note
 from app_pages.parts.text import plain
@@ -39,7 +40,7 @@ def show_concerns(turn: Turn, sides: Sequence[Side], services: Services, *, blin
         badge = ":green-badge[:material/visibility: Reranked]"
         both = "Two answers from one retrieval, one of them " if len(sides) > 1 else ""
         st.caption(f"{both}{badge} by {plain(turn.ranking.reranker)}")
-    found = concerns(turn.ranking, reranked=reranked, reranker_problem=services.stages.reranker_problem)
+    found = concerns(turn.ranking, reranked=reranked, reranker_problem=own_stages(services).reranker_problem)
     for concern in found:
         if not (blind and concern.kind in ABOUT_RANKS):
             _show_concern(concern)
@@ -113,7 +114,7 @@ def card_prefix(turn: Turn, side: Side) -> str:
 
 def show_status(turn: Turn, sides: Sequence[Side], services: Services, *, blind: bool) -> None:
     """Models, what was searched, and the time of each stage."""
-    ranking, stages = turn.ranking, services.stages
+    ranking, stages = turn.ranking, own_stages(services)
     seconds = ranking.seconds
     parts = [
         _searched(turn),

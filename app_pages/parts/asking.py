@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import streamlit as st
 
+from app_pages.parts.account import asking_owner, asking_user, own_stages
 from app_pages.parts.turn import Look, Turn
 from ingest.errors import UserError
-from ingest.store import LOCAL_OWNER
 from ingest.types import Chunk
 from rag.conversation import Exchange, StandAlone, stand_alone, writer_of
 from rag.export import provenance
 from rag.pipeline import checked, look_again, rank
 from rag.services import Services
 from rag.types import Ranking
+
+OnFirst = Callable[[StandAlone, Ranking, int], None]
+"""Is told of a question's words, its first order, and its number in the conversation."""
 
 _TURNS, _WISH, _CLEARED, _OPENED = "turns", "wish", "cleared", "opened"
 
@@ -48,8 +53,11 @@ def pending_question() -> str:
     return wish.question if wish else ""
 
 
-def ask_pending(look: Look, services: Services) -> None:
-    """Ask the question that waits, if there is one. Raises BadRequest, StoreUnavailable: it then waits no more."""
+def ask_pending(look: Look, services: Services, on_first: OnFirst) -> None:
+    """Ask the question that waits, if there is one, telling of its first order as soon as that is known.
+
+    Raises BadRequest, LimitReached, StoreUnavailable: it then waits no more.
+    """
     wish: _Wish | None = st.session_state.get(_WISH)
     if wish is None:
         return
@@ -60,8 +68,10 @@ def ask_pending(look: Look, services: Services) -> None:
     before = turns[:-1] if replaced else turns[:]
     number = replaced.number if replaced else len(turns) + 1
     try:
+        services.limits.request(asking_user(services))
+        services.limits.question(wish.question)
         words = _put_into_words(wish, replaced, before, look, services)
-        turn = _make_turn(number, words, look, services)
+        turn = _make_turn(number, words, look, services, on_first)
     except UserError:
         del st.session_state[_WISH]
         raise
@@ -89,23 +99,28 @@ def _exchange(turn: Turn) -> Exchange:
     return Exchange(turn.ranking.question, answered.answer.text if answered else "")
 
 
-def _make_turn(number: int, words: StandAlone, look: Look, services: Services) -> Turn:
-    ranking = _rank(words.question, look, services)
-    made = provenance(services.stages, owner=LOCAL_OWNER, doc_ids=look.doc_ids)
+def _make_turn(number: int, words: StandAlone, look: Look, services: Services, on_first: OnFirst) -> Turn:
+    ranking = _rank(words.question, look, services, on_first=lambda ranking: on_first(words, ranking, number))
+    made = provenance(own_stages(services), owner=asking_owner(services), doc_ids=look.doc_ids)
     return Turn(number, words, ranking, look, made)
 
 
-def _rank(question: str, look: Look, services: Services) -> Ranking:
+def _rank(
+    question: str, look: Look, services: Services, *, on_first: Callable[[Ranking], None] | None = None
+) -> Ranking:
     wait = "Searching and reranking" if services.warm else "Loading the models (only at the first question)"
-    with st.spinner(f"{wait} …", show_time=True):
+    # a first look on the page says itself what is waited for
+    told = on_first is not None and services.warm
+    with nullcontext() if told else st.spinner(f"{wait} …", show_time=True):
         return rank(
             question,
-            services.stages,
+            own_stages(services),
             depth=look.depth,
             sources=look.sources,
             reranking=look.mode != "Off",
-            owner=LOCAL_OWNER,
+            owner=asking_owner(services),
             doc_ids=look.doc_ids,
+            on_first=on_first or (lambda _: None),
         )
 
 
@@ -113,7 +128,7 @@ def bring_up_to_date(turn: Turn, look: Look, services: Services) -> None:
     """Look at a question as the settings are now: search again only where depth or scope changed."""
     if (turn.look.depth, turn.look.doc_ids) != (look.depth, look.doc_ids):
         ranking = _rank(turn.ranking.question, look, services)
-        turn.provenance = provenance(services.stages, owner=LOCAL_OWNER, doc_ids=look.doc_ids)
+        turn.provenance = provenance(own_stages(services), owner=asking_owner(services), doc_ids=look.doc_ids)
         turn.drop_answers()
         turn.ranking = ranking
     elif turn.ranking.sources != look.sources:
@@ -121,7 +136,7 @@ def bring_up_to_date(turn: Turn, look: Look, services: Services) -> None:
         turn.ranking = replace(turn.ranking, sources=look.sources)
     if look.mode != "Off" and not turn.ranking.order and not turn.ranking.rerank_problem:
         with st.spinner("Reranking …", show_time=True):
-            turn.ranking = look_again(turn.ranking, services.stages)
+            turn.ranking = look_again(turn.ranking, own_stages(services))
     turn.look = look
 
 

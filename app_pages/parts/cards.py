@@ -55,6 +55,28 @@ def ranked_card(
         _foot(ranked.hit.chunk, anchor, on_open, judge)
 
 
+def first_card(hit: Hit, *, anchor: str, summed: bool) -> None:
+    """A card of the bi-encoder's order while the second look is being taken.
+
+    It has the pieces, and so the height, that `hit_card` has afterwards; `summed` says that the reranker's score
+    will be a sum, which is shown on a line of its own.
+    """
+    with _card(f"first-{hit.rank}", chosen=False):
+        _title(hit.rank, hit.chunk, anchor)
+        st.markdown(":gray-badge[:material/hourglass_top: first look]")
+        _text(hit.chunk)
+        st.caption(f"cosine **{hit.cosine:.3f}**")
+        if summed:
+            st.caption(NO_BREAK)
+        st.container(key=f"foot-first-{hit.rank}").caption(NO_BREAK)
+
+
+def waiting_card(rank: int) -> None:
+    """A card of the reranked order that is still to come."""
+    with _card(f"waiting-{rank}", chosen=False):
+        st.caption(f"\\#{rank} after the second look")
+
+
 def _card(anchor: str, *, chosen: bool) -> st.delta_generator.DeltaGenerator:
     return st.container(border=True, key=f"card-{'chosen-' if chosen else ''}{anchor}")
 

@@ -13,8 +13,8 @@ from rag.evidence.report import MEASURE, Curve
 from rag.evidence.threshold import ThresholdAdvice
 from rag.evidence.variants import BI_ENCODER
 
-INK = {"light": "#17262b", "dark": "#e6eef0"}
-"""The theme's text colours: Vega's own text marks do not follow the theme."""
+INK = "currentColor"
+"""The page's text colour, whatever the theme is now: pictures are SVG, and Vega's own text marks are black."""
 TEAL, ORANGE, VIOLET, GREY = "#1f8ea3", "#cf6a12", "#8169d6", "#7d8b92"
 """Each at least 3 : 1 against both backgrounds of the theme."""
 SAYS = {"better": TEAL, "worse": ORANGE, "not certain": GREY}
@@ -31,7 +31,7 @@ def certain(difference: Difference) -> str:
     return "worse" if difference.p <= 0.05 and difference.high < 0 else "not certain"
 
 
-def gains_chart(gains: Sequence[tuple[str, Difference]], *, ink: str) -> alt.LayerChart:
+def gains_chart(gains: Sequence[tuple[str, Difference]]) -> alt.LayerChart:
     """Each order's gain as a point with its interval, its name above it; 0 is the bi-encoder's order."""
     rows = [
         {
@@ -55,9 +55,9 @@ def gains_chart(gains: Sequence[tuple[str, Difference]], *, ink: str) -> alt.Lay
     colour = alt.Color(
         "says:N",
         scale=alt.Scale(domain=[*SAYS], range=[*SAYS.values()]),
-        legend=_legend(ink, "Against the bi-encoder:"),
+        legend=_legend(),
     )
-    across = alt.X("low:Q", scale=x, axis=_axis(f"{MEASURE}: difference from the bi-encoder's order", ink))
+    across = alt.X("low:Q", scale=x, axis=_axis(f"{MEASURE}: difference from the bi-encoder's order"))
     shown = [
         alt.Tooltip("order:N", title="Order"),
         alt.Tooltip("interval:N", title="Difference, 95 % interval"),
@@ -65,7 +65,7 @@ def gains_chart(gains: Sequence[tuple[str, Difference]], *, ink: str) -> alt.Lay
     ]
     layers = [
         alt.Chart(alt.InlineData(values=[{"zero": 0}]))
-        .mark_rule(color=ink, strokeDash=[2, 3], opacity=0.7)
+        .mark_rule(color=INK, strokeDash=[2, 3], opacity=0.7)
         .encode(x=alt.X("zero:Q", scale=x)),
         base.mark_rule(strokeWidth=3, strokeCap="round").encode(
             x=across, x2="high:Q", y=y, color=colour, tooltip=shown
@@ -77,14 +77,14 @@ def gains_chart(gains: Sequence[tuple[str, Difference]], *, ink: str) -> alt.Lay
             shape=alt.Shape("says:N", scale=alt.Scale(domain=[*SHAPES], range=[*SHAPES.values()])),
             tooltip=shown,
         ),
-        base.mark_text(align="left", baseline="bottom", dy=-7, fontSize=12, color=ink).encode(
+        base.mark_text(align="left", baseline="bottom", dy=-7, fontSize=12, color=INK).encode(
             x=alt.value(4), y=y, text="order:N"
         ),
     ]
     return _finish(alt.layer(*layers), ROW * len(rows) + AROUND)
 
 
-def depth_chart(curve: Curve, before: float, *, by: str, ink: str) -> alt.LayerChart:
+def depth_chart(curve: Curve, before: float, *, by: str) -> alt.LayerChart:
     """Quality against the depth, or (`by` = "ms") against milliseconds; the depth worth it has a ring."""
     rows: list[dict[str, Any]] = [
         {
@@ -112,10 +112,10 @@ def depth_chart(curve: Curve, before: float, *, by: str, ink: str) -> alt.LayerC
         else alt.Scale()
     )
     title = "candidates read again" if by == "depth" else "milliseconds to read them (p50)"
-    axis = _axis(title, ink, values=ends if by == "depth" else None)
+    axis = _axis(title, values=ends if by == "depth" else None)
     base = alt.Chart(alt.InlineData(values=rows))
     across = alt.X(f"{by}:Q", scale=x, axis=axis)
-    down = alt.Y("quality:Q", scale=y, axis=_axis(MEASURE, ink))
+    down = alt.Y("quality:Q", scale=y, axis=_axis(MEASURE))
     shown = [
         alt.Tooltip("label:N", title="Candidates"),
         alt.Tooltip("interval:N", title=f"{MEASURE}, 95 % interval"),
@@ -127,7 +127,7 @@ def depth_chart(curve: Curve, before: float, *, by: str, ink: str) -> alt.LayerC
         .mark_rule(color=GREY, strokeDash=[6, 4], strokeWidth=2)
         .encode(y=alt.Y("before:Q", scale=y)),
         alt.Chart(alt.InlineData(values=[{"before": before, "name": "without reranking"}]))
-        .mark_text(align="right", baseline="top", dy=4, dx=-2, color=ink, fontSize=11)
+        .mark_text(align="right", baseline="top", dy=4, dx=-2, color=INK, fontSize=11)
         .encode(x=alt.value("width"), y=alt.Y("before:Q", scale=y), text="name:N"),
         base.mark_line(color=VIOLET, strokeDash=[2, 3], strokeWidth=2).encode(
             x=across, y=alt.Y("ceiling:Q", scale=y)
@@ -137,20 +137,23 @@ def depth_chart(curve: Curve, before: float, *, by: str, ink: str) -> alt.LayerC
         ),
         base.mark_line(color=TEAL, strokeWidth=2.5).encode(x=across, y=down),
         base.mark_point(filled=True, color=TEAL, size=90, opacity=1).encode(x=across, y=down, tooltip=shown),
-        base.transform_filter("datum.worth")
-        .mark_point(filled=False, color=ORANGE, size=420, strokeWidth=3)
-        .encode(x=across, y=down),
     ]
+    if curve.worth:  # a layer without a mark would be a picture without words for who cannot see it
+        layers.append(
+            base.transform_filter("datum.worth")
+            .mark_point(filled=False, color=ORANGE, size=420, strokeWidth=3)
+            .encode(x=across, y=down)
+        )
     if by == "ms":
         layers.append(
-            base.mark_text(align="left", baseline="top", dx=7, dy=6, color=ink, fontSize=11).encode(
+            base.mark_text(align="left", baseline="top", dx=7, dy=6, color=INK, fontSize=11).encode(
                 x=across, y=down, text="label:N"
             )
         )
     return _finish(alt.layer(*layers), 230 + AROUND)
 
 
-def threshold_chart(advice: ThresholdAdvice, *, ink: str) -> alt.LayerChart:
+def threshold_chart(advice: ThresholdAdvice) -> alt.LayerChart:
     """Precision and recall of answering at all, by the least logit that the best passage must have."""
     rows = [
         {"logit": point.logit, "value": value, "what": what}
@@ -162,11 +165,9 @@ def threshold_chart(advice: ThresholdAdvice, *, ink: str) -> alt.LayerChart:
         alt.Chart(alt.InlineData(values=rows))
         .mark_line(strokeWidth=2.5, interpolate="step-before")
         .encode(
-            x=alt.X(
-                "logit:Q", axis=_axis("least logit of the best passage", ink), scale=alt.Scale(zero=False)
-            ),
-            y=alt.Y("value:Q", axis=_axis("share", ink, format="%"), scale=alt.Scale(domain=[0, 1.02])),
-            color=alt.Color("what:N", scale=alt.Scale(domain=domain, range=colours), legend=_legend(ink, "")),
+            x=alt.X("logit:Q", axis=_axis("least logit of the best passage"), scale=alt.Scale(zero=False)),
+            y=alt.Y("value:Q", axis=_axis("share", format="%"), scale=alt.Scale(domain=[0, 1.02])),
+            color=alt.Color("what:N", scale=alt.Scale(domain=domain, range=colours), legend=_legend()),
             strokeDash=alt.StrokeDash("what:N", scale=alt.Scale(domain=domain, range=[[1, 0], [6, 3]])),
             tooltip=[
                 alt.Tooltip("logit:Q", format=".2f", title="Logit"),
@@ -181,18 +182,18 @@ def threshold_chart(advice: ThresholdAdvice, *, ink: str) -> alt.LayerChart:
         )
         layers += [
             mark.mark_rule(color=ORANGE, strokeWidth=2.5).encode(x="at:Q"),
-            mark.mark_text(align="left", dx=5, dy=-5, baseline="bottom", color=ink, fontSize=12).encode(
+            mark.mark_text(align="left", dx=5, dy=-5, baseline="bottom", color=INK, fontSize=12).encode(
                 x="at:Q", y=alt.value("height"), text="name:N"
             ),
         ]
     return _finish(alt.layer(*layers), 210 + AROUND)
 
 
-def _axis(title: str, ink: str, **more: Any) -> alt.Axis:
+def _axis(title: str, **more: Any) -> alt.Axis:
     return alt.Axis(
         title=title,
-        labelColor=ink,
-        titleColor=ink,
+        labelColor=INK,
+        titleColor=INK,
         titleFontWeight="normal",
         titleLimit=330,
         grid=True,
@@ -201,14 +202,11 @@ def _axis(title: str, ink: str, **more: Any) -> alt.Axis:
     )
 
 
-def _legend(ink: str, title: str) -> alt.Legend:
+def _legend() -> alt.Legend:
     return alt.Legend(
-        title=title or None,
+        title=None,
         orient="top",
-        titleOrient="left",
-        labelColor=ink,
-        titleColor=ink,
-        titleFontWeight="normal",
+        labelColor=INK,
     )
 
 

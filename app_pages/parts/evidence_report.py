@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app_pages.parts.evidence_charts import INK, depth_chart, gains_chart
+from app_pages.parts.evidence_charts import depth_chart, gains_chart
 from app_pages.parts.evidence_words import (
     COLOURS,
     ICONS,
@@ -68,8 +68,9 @@ def show_report(shown: Shown, *, changed: Sequence[str]) -> None:
     st.caption(_about(report))
     _show_gains(report)
     _show_table(shown)
-    for curve in report.curves:
-        _show_depth(curve, report, several=len(report.curves) > 1)
+    for number, curve in enumerate(report.curves):
+        with st.container(key=f"evidence-depth-{number}"):
+            _show_depth(curve, report, several=len(report.curves) > 1)
 
 
 def _show_verdict(conclusion: Conclusion, report: Report) -> None:
@@ -145,7 +146,7 @@ def _show_gains(report: Report) -> None:
     ]
     st.subheader("Every order against the bi-encoder's", anchor=False)
     st.altair_chart(
-        gains_chart(gains, ink=ink()),
+        gains_chart(gains),
         alt="Gain of each order over the bi-encoder's, with 95 % intervals: "
         + "; ".join(f"{name} {gain}" for name, gain in gains),
     )
@@ -153,11 +154,6 @@ def _show_gains(report: Report) -> None:
         "A line is the 95 % interval. Where it does not cross 0, the difference is hardly chance. "
         "Point at a line for its numbers."
     )
-
-
-def ink() -> str:
-    """The theme's text colour."""
-    return INK[st.context.theme.type or "light"]
 
 
 def _show_table(shown: Shown) -> None:
@@ -253,9 +249,9 @@ def _show_depth(curve: Curve, report: Report, *, several: bool) -> None:
     st.markdown(curve.why)  # measures and numbers alone
     left, right = st.columns(2)
     with left:
-        st.altair_chart(depth_chart(curve, before, by="depth", ink=ink()), alt=_depth_alt(curve))
+        st.altair_chart(depth_chart(curve, before, by="depth"), alt=_depth_alt(curve))
     with right:
-        st.altair_chart(depth_chart(curve, before, by="ms", ink=ink()), alt=_depth_alt(curve))
+        st.altair_chart(depth_chart(curve, before, by="ms"), alt=_depth_alt(curve))
     st.caption(
         "Solid: recall@5 after reranking, with its 95 % interval. Dotted above: the ceiling, all right passages "
         "that are among the candidates. Dashed: without reranking. The ring marks the depth that is worth it: the "

@@ -14,8 +14,8 @@ import streamlit as st
 
 from app_pages.parts.evidence_words import count
 from app_pages.parts.text import plain
-from ingest.errors import AnswerFailed, BadRequest, UserError
-from rag.conversation import Writer, writer_of
+from ingest.errors import BadRequest, UserError
+from rag.conversation import writer_of
 from rag.evidence.formats import (
     BEIR_QRELS,
     COLUMNS,
@@ -32,7 +32,8 @@ from rag.evidence.formats import (
     write_csv,
     write_jsonl,
 )
-from rag.evidence.generate import ask_by_rule, ask_llm, copied_share, sample_chunks
+from rag.evidence.generate import copied_share
+from rag.evidence.making import Making, Makings, makings_of
 from rag.evidence.questions import Question, QuestionSet
 from rag.evidence.sets import EvidenceStore, clean_set_name
 from rag.samples import FOLDER, loaded_samples, sample_files, sample_questions
@@ -68,7 +69,7 @@ def offer_sets(services: Services, kept: EvidenceStore, *, owner: str) -> None:
     with columns[0].container(border=True, height="stretch", key="offer-samples"):
         _offer_samples(services, kept, owner)
     with columns[1].container(border=True, height="stretch", key="offer-made"):
-        _offer_made(services, kept, owner)
+        _offer_made(services, owner)
     with columns[2].container(border=True, height="stretch", key="offer-import"):
         _offer_import(kept)
 
@@ -93,7 +94,7 @@ def _offer_samples(services: Services, kept: EvidenceStore, owner: str) -> None:
         st.rerun()
 
 
-def _offer_made(services: Services, kept: EvidenceStore, owner: str) -> None:
+def _offer_made(services: Services, owner: str) -> None:
     writer = writer_of(services.answerer)
     st.markdown("**Made from your documents**")
     if writer:
@@ -106,56 +107,73 @@ def _offer_made(services: Services, kept: EvidenceStore, owner: str) -> None:
             "By a plain rule from headings and definitions, because no LLM is configured. Such questions repeat "
             "the documents' words: good for a first look, weak as evidence."
         )
-    if st.button(f"Make up to {MADE} questions", key="make-questions", type="primary"):
-        made = _ask_llm(services, kept, writer, owner) if writer else _ask_by_rule(services, kept, owner)
-        if made:
-            choose_set(MADE_SET)
-            st.rerun()
+    makings = makings_of(services, owner=owner)
+    if st.button(
+        f"Make up to {MADE} questions",
+        key="make-questions",
+        type="primary",
+        disabled=makings.going is not None,
+    ):
+        makings.start(MADE_SET, MADE)
+        st.rerun()
 
 
-def _ask_by_rule(services: Services, kept: EvidenceStore, owner: str) -> int:
-    questions = ask_by_rule(services.store, MADE, owner=owner)
-    if not questions:
+def watch_making(makings: Makings) -> None:
+    """The making that is going on with its progress; how the last one ended, told once."""
+    if makings.going:
+        st.fragment(_show_making, run_every=1.0)(makings)
+        return
+    end = makings.take_end()
+    if end:
+        _tell_end(end)
+
+
+def _show_making(makings: Makings) -> None:
+    going = makings.going
+    if going is None:
+        st.rerun()
+    with st.container(border=True, key="evidence-making"):
+        if going.stopping:
+            text = f"stopping after this passage, {count(going.made, 'question')} kept"
+        elif going.total:
+            text = f"{going.read} of {going.total} passages read, {count(going.made, 'question')} written"
+        else:
+            text = "looking through the documents"
+        st.progress(going.read / going.total if going.total else 0.0, text=f"**{MADE_SET}** · {text}")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if st.button("Stop", key="making-stop", icon=":material/stop:", disabled=going.stopping):
+                makings.stop()
+            st.caption("It goes on if you leave this page. Each question is kept as soon as it is written.")
+
+
+def _tell_end(end: Making) -> None:
+    if end.made:
+        choose_set(end.question_set)
+    stopped = " It was stopped then." if end.stopping else ""
+    if end.problem:
+        kept = f" Kept before: {count(end.made, 'question')}." if end.made else ""
+        problem = plain(end.problem, limit=600)
+        st.error(f"The making of questions broke off.{kept} {problem}", icon=":material/error:")
+    elif end.made and end.writer:
+        _say(f"{count(end.made, 'question')} written by {end.writer} from {end.read} passages.{stopped}")
+    elif end.made:
+        _say(
+            f"{count(end.made, 'question')} made from headings and definitions, without an LLM. They repeat the "
+            "documents' words: look through them, and reword or delete what nobody would ask."
+        )
+    elif end.writer:
         st.warning(
-            "The documents have neither section headings nor definitions that a question could be made from. "
-            "Import questions, or mark right passages on the Ask page.",
+            f"No new question came of {end.read} passages.{stopped}"
+            if end.read
+            else "The documents have no passage that is long enough to be asked about.",
             icon=":material/warning:",
         )
-        return 0
-    kept.change(MADE_SET, lambda there: _with(there, questions))
-    _say(
-        f"{count(len(questions), 'question')} made from headings and definitions, without an LLM. They repeat the "
-        "documents' words: look through them, and reword or delete what nobody would ask."
-    )
-    return len(questions)
-
-
-def _ask_llm(services: Services, kept: EvidenceStore, writer: Writer, owner: str) -> int:
-    """Each question is kept as it comes, so that whoever leaves the page keeps those that are there."""
-    chunks = sample_chunks(services.store, MADE, owner=owner)
-    bar, made = st.progress(0.0, text="Writing questions …"), 0
-
-    def tell(done: int, total: int) -> None:
-        bar.progress(done / total, text=f"{done} of {total} passages read, {count(made, 'question')} written")
-
-    problem = ""
-    try:
-        for question in ask_llm(chunks, writer, on_progress=tell):
-            kept.change(MADE_SET, lambda there, one=question: _with(there, [one]))  # type: ignore[misc]
-            made += 1
-    except AnswerFailed as error:
-        problem = str(error)
-    if not made:
-        st.error(plain(problem or "The LLM found no passage that answers a question.", limit=600))
-        return 0
-    stopped = f" It then stopped: {problem}" if problem else ""
-    _say(f"{count(made, 'question')} written by {writer.name} from {len(chunks)} passages.{stopped}")
-    return made
-
-
-def _with(there: QuestionSet, questions: Iterable[Question]) -> QuestionSet:
-    ids = {one.id for one in there.questions}
-    return QuestionSet(there.name, (*there.questions, *(one for one in questions if one.id not in ids)))
+    else:
+        st.warning(
+            "No new question could be made from section headings or definitions. Import questions, or mark right "
+            "passages on the Ask page.",
+            icon=":material/warning:",
+        )
 
 
 # --- Import ----------------------------------------------------------------------------------------------

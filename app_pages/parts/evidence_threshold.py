@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
+from app_pages.parts.account import asking_owner, own_stages
 from app_pages.parts.evidence_charts import threshold_chart
-from app_pages.parts.evidence_report import Shown, ink
+from app_pages.parts.evidence_report import Shown
 from app_pages.parts.text import plain
 from rag.evidence.sets import EvidenceStore
 from rag.evidence.threshold import ThresholdAdvice, choose
@@ -24,7 +25,7 @@ def show_threshold(shown: Shown, services: Services, kept: EvidenceStore) -> Non
     advice = shown.report.thresholds[0]
     st.markdown(plain(advice.why, limit=600))
     if advice.points:
-        st.altair_chart(threshold_chart(advice, ink=ink()), alt=_alt(advice))
+        st.altair_chart(threshold_chart(advice), alt=_alt(advice))
         st.caption(
             "Precision: of the questions that would be answered, how many have a right passage among the first 5. "
             "Recall: of the questions that have one, how many would be answered. A higher threshold keeps more "
@@ -35,16 +36,16 @@ def show_threshold(shown: Shown, services: Services, kept: EvidenceStore) -> Non
 
 def threshold_note(services: Services) -> str:
     """For the status of an answer: what became of a chosen threshold; empty where nobody has chosen one."""
-    threshold, reranker = services.threshold, services.stages.reranker
+    threshold, reranker = services.threshold(owner=asking_owner(services)), own_stages(services).reranker
     if threshold is None:
         return ""
-    if reranker and fits(threshold, reranker, services.library_fingerprint()):
+    if reranker and fits(threshold, reranker, services.library_fingerprint(owner=asking_owner(services))):
         return f"doubted below logit {threshold.logit:.2f}, as chosen under Evidence"
     return "the threshold chosen under Evidence is not applied: library or reranker changed since"
 
 
 def _show_state(services: Services, kept: EvidenceStore) -> None:
-    threshold, reranker = services.threshold, services.stages.reranker
+    threshold, reranker = services.threshold(owner=asking_owner(services)), own_stages(services).reranker
     if threshold is None:
         own = reranker.calibration.threshold if reranker else None
         st.caption(
@@ -53,7 +54,9 @@ def _show_state(services: Services, kept: EvidenceStore) -> None:
             else "Now: no threshold; nothing is doubted."
         )
         return
-    applied = reranker is not None and fits(threshold, reranker, services.library_fingerprint())
+    applied = reranker is not None and fits(
+        threshold, reranker, services.library_fingerprint(owner=asking_owner(services))
+    )
     with st.container(border=True, horizontal=True, vertical_alignment="center", key="threshold-state"):
         if applied:
             st.markdown(
@@ -70,13 +73,13 @@ def _show_state(services: Services, kept: EvidenceStore) -> None:
 
 
 def _offer(shown: Shown, advice: ThresholdAdvice, services: Services, kept: EvidenceStore) -> None:
-    header, reranker = shown.run.header, services.stages.reranker
+    header, reranker = shown.run.header, own_stages(services).reranker
     variant = next(one for one in header.variants if one.name == advice.variant)
     model = next(one for one in header.models if one.curve == variant.curve)
     threshold = choose(advice, model, header.corpus.fingerprint)
     if threshold is None:
         return
-    now = services.threshold
+    now = services.threshold(owner=asking_owner(services))
     if now and (now.logit, now.revision, now.corpus) == (
         threshold.logit,
         threshold.revision,
@@ -86,7 +89,7 @@ def _offer(shown: Shown, advice: ThresholdAdvice, services: Services, kept: Evid
     suits = reranker is not None and (model.name, model.revision, header.corpus.fingerprint) == (
         reranker.name,
         reranker.revision,
-        services.library_fingerprint(),
+        services.library_fingerprint(owner=asking_owner(services)),
     )
     if not suits:
         st.caption("This run was made with another library or reranker: its threshold cannot be applied.")

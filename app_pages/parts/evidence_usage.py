@@ -6,8 +6,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from app_pages.parts.account import asking_owner, own_stages
 from app_pages.parts.text import plain
-from ingest.store import LOCAL_OWNER
 from rag.evidence.sets import EvidenceStore
 from rag.evidence.usage import UsageLog, signal, used
 from rag.services import Services
@@ -17,18 +17,20 @@ FEW = 20
 """Below so many questions a share says hardly anything."""
 
 
-def note_use(services: Services, ranking: Ranking, answered: Answered) -> None:
+def note_use(services: Services, ranking: Ranking, answered: Answered, *, owner: str) -> None:
     """Keep what an answer tells; neither its text nor the question is kept. Raises StoreUnavailable."""
     one = used(ranking, answered)
     if one:
-        usage_log(services).add(one)
+        usage_log(services, owner=owner).add(one)
 
 
 def show_usage(services: Services) -> None:
     """In how many answers a cited source was brought in by reranking."""
     st.subheader("In ordinary use", anchor=False)
-    reranker = services.stages.reranker
-    told = signal(usage_log(services).read(), reranker.name) if reranker else None
+    reranker = own_stages(services).reranker
+    told = (
+        signal(usage_log(services, owner=asking_owner(services)).read(), reranker.name) if reranker else None
+    )
     if told is None:
         st.caption(
             "Nothing yet. Each answer on the Ask page is counted here: whether it cites a passage that would have "
@@ -47,7 +49,7 @@ def show_usage(services: Services) -> None:
     )
 
 
-def usage_log(services: Services) -> UsageLog:
+def usage_log(services: Services, *, owner: str) -> UsageLog:
     """The log of ordinary use, beside sets and runs."""
-    folder: Path = EvidenceStore(services.settings.data, owner=LOCAL_OWNER).journals.parent
+    folder: Path = EvidenceStore(services.settings.data, owner=owner).journals.parent
     return UsageLog(folder)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import streamlit as st
 
+from app_pages.parts.account import asking_owner
 from app_pages.parts.text import plain
 from ingest.errors import BadRequest, UserError
-from ingest.store import LOCAL_OWNER
 from ingest.types import Chunk
 from rag.evidence.questions import Judgement, QuestionSet
 from rag.evidence.sets import EvidenceStore
@@ -83,4 +83,5 @@ def without_mark(there: QuestionSet, question: str, chunk_id: str) -> QuestionSe
 
 
 def _kept() -> EvidenceStore:
-    return EvidenceStore(shared_services().settings.data, owner=LOCAL_OWNER)
+    services = shared_services()
+    return EvidenceStore(services.settings.data, owner=asking_owner(services))

@@ -21,8 +21,8 @@ COLOURS: dict[Fate, str] = {"new": "#1f8ea3", "kept": "#8169d6", "fell": "#cf6a1
 WIDTHS: dict[Fate, float] = {"new": 3.5, "kept": 3.5, "fell": 2, "other": 1}
 DASHES: dict[Fate, list[int]] = {"new": [1, 0], "kept": [1, 0], "fell": [6, 4], "other": [1, 0]}
 SHAPES: dict[Fate, str] = {"new": "circle", "kept": "circle", "fell": "cross", "other": "circle"}
-INK = {"light": "#17262b", "dark": "#e6eef0"}
-"""The theme's text colours: Vega's own text marks do not follow the theme."""
+INK = "currentColor"
+"""The page's text colour, whatever the theme is now: the picture is SVG, and Vega's own text marks are black."""
 
 FATES: dict[Fate, str] = {
     "new": "new source",
@@ -76,7 +76,7 @@ def show_movement(ranking: Ranking, *, key: str) -> Hit | None:
         st.caption("Each line is one passage: hover to read it, click to open its page.")
     with picture:
         st.vega_lite_chart(
-            spec=movement_spec(ranking, ink=INK[st.context.theme.type or "light"]),
+            spec=movement_spec(ranking),
             key=chart_key,
             on_select=pick,
             selection_mode=PICKED,
@@ -98,7 +98,6 @@ class _Frame:
 
     sources: int
     count: int
-    ink: str
 
     @property
     def height(self) -> int:
@@ -138,13 +137,13 @@ class _Frame:
         return alt.Scale(domain=[name.format(sources=self.sources) for name in FATES.values()], range=values)
 
 
-def movement_spec(ranking: Ranking, *, ink: str) -> dict[str, Any]:
-    """The picture in Vega-Lite; `ink` is the colour of its text. Ranks do not stand at equal distances (`_depth`).
+def movement_spec(ranking: Ranking) -> dict[str, Any]:
+    """The picture in Vega-Lite. Ranks do not stand at equal distances (`_depth`).
 
     The rows of its data are in `datasets`.
     """
     count = len(ranking.order)
-    frame = _Frame(sources=ranking.sources, count=count, ink=ink)
+    frame = _Frame(sources=ranking.sources, count=count)
     rows = [_row(ranked, ranking.sources, crowd=count > CROWD) for ranked in ranking.order]
     rows.sort(key=lambda row: _LAYERS.index(row["fate"]))
     spec: dict[str, Any] = json.loads(_drawing(frame))
@@ -183,7 +182,7 @@ def _lines(base: alt.Chart, frame: _Frame, over: alt.Parameter) -> alt.Chart:
         title=None,
         orient="top",
         columns={"expr": f"{WIDE} ? 4 : 2"},
-        labelColor=frame.ink,
+        labelColor=INK,
         labelLimit=170,
         labelFontSize=12,
         symbolType="stroke",
@@ -217,7 +216,7 @@ def _catcher(base: alt.Chart, frame: _Frame) -> alt.Chart:
     catcher = base.mark_rule(strokeCap="round", strokeWidth=11, strokeOpacity=0.001, cursor="pointer")
     chart: alt.Chart = catcher.encode(
         **frame.ways(),
-        color=alt.value(frame.ink),
+        color=alt.value(INK),
         tooltip=[alt.Tooltip(f"{field}:N", title=field.capitalize()) for field in fields],
     )
     return chart
@@ -297,7 +296,7 @@ def _places(ranks: Sequence[int], count: int, height: int) -> list[float]:
 def _labels(data: str, x: float, align: Literal["left", "right"], frame: _Frame) -> alt.Chart:
     chart: alt.Chart = (
         alt.Chart(alt.NamedData(data))
-        .mark_text(align=align, baseline="middle", fontSize=12, color=frame.ink, tooltip=None)
+        .mark_text(align=align, baseline="middle", fontSize=12, color=INK, tooltip=None)
         .encode(
             x=alt.XDatum(x, scale=frame.x, axis=None),
             y=frame.down("at"),
@@ -310,7 +309,7 @@ def _labels(data: str, x: float, align: Literal["left", "right"], frame: _Frame)
 def _headings(frame: _Frame) -> alt.Chart:
     chart: alt.Chart = (
         alt.Chart(alt.NamedData(HEADINGS))
-        .mark_text(fontSize=13, fontWeight="bold", color=frame.ink, y=-14, tooltip=None)
+        .mark_text(fontSize=13, fontWeight="bold", color=INK, y=-14, tooltip=None)
         .encode(x=frame.across("side"), text="heading:N")
     )
     return chart

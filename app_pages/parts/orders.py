@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import streamlit as st
@@ -20,26 +20,30 @@ TALL = 14
 """From this many candidates on, the picture of the movement has its full height."""
 
 
-def show_orders(turn: Turn, sides: Sequence[Side]) -> None:
-    """The movement picture, the two orders as cards, and the table of all candidates."""
+def show_orders(turn: Turn, sides: Sequence[Side], *, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """The movement picture, the two orders as cards, and the table of all candidates.
+
+    `meanwhile` is called between the pieces: for what must not wait until all are drawn.
+    """
     ranking = turn.ranking
     if not ranking.hits:
         st.info("No passage was found.", icon=":material/search_off:")
         return
     reranked = "reranked" in sides and bool(ranking.order)
     # filled last: the cards do not wait for it, and the style keeps its place free
-    size = "tall" if len(ranking.order) >= TALL else "low"
-    picture = st.container(key=f"picture-{size}-{turn.number}") if reranked else None
+    picture = st.container(key=picture_key(len(ranking.order), str(turn.number))) if reranked else None
     with st.container(key=f"orders-{turn.number}"):
         if reranked:
             # the style turns wide columns round: the bi-encoder's on the left
             second, first = st.columns(2)
             with second:
                 _show_ranked(turn)
+            meanwhile()
         else:
             first = st.container()
         with first:
             _show_hits(turn, reranked=reranked)
+    meanwhile()
     everything = st.expander(f"All {len(ranking.hits)} candidates", key=f"table-{turn.id}", on_change="rerun")
     if everything.open:
         with everything:
@@ -49,6 +53,11 @@ def show_orders(turn: Turn, sides: Sequence[Side]) -> None:
             clicked = show_movement(ranking, key=f"movement-{turn.id}")
         if clicked:
             open_source_next(ranking.question, clicked.chunk)
+
+
+def picture_key(candidates: int, which: str) -> str:
+    """The key of the movement's container: the style keeps as much room free as so many candidates take."""
+    return f"picture-{'tall' if candidates >= TALL else 'low'}-{which}"
 
 
 def _show_hits(turn: Turn, *, reranked: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from app_pages.parts.account import own_stages
 from app_pages.parts.links import DEPTHS, MOST_SOURCES
 from app_pages.parts.text import plain
 from app_pages.parts.turn import MODES, Look
@@ -97,7 +98,7 @@ def _name_models(services: Services) -> None:
     if not services.warm:
         st.caption("The models are still loading; their names come with the first question.")
         return
-    stages = services.stages
+    stages = own_stages(services)
     reranker = plain(stages.reranker.name) if stages.reranker else "none, see the note at the answer"
     st.caption(
         f"Bi-encoder: {plain(stages.embedder.name)}  \nReranker: {reranker}  \n"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from app_pages.parts.account import own_stages
 from app_pages.parts.text import one_paragraph, plain
 from ingest.errors import PdfRefused, UserError
 from ingest.pdf import Box, PageImage, inspect, render_page, span_boxes
@@ -250,7 +251,7 @@ def _show_sentences(services: Services, question: str, chunk: Chunk) -> None:
     if chunk.heading:
         st.caption(f"Heading: {plain(chunk.heading)}")
     try:
-        stages = services.stages
+        stages = own_stages(services)
         by = stages.reranker.name if stages.reranker else ""
         scored = _score_once(question, chunk.id, by, chunk, services)
     except UserError as problem:

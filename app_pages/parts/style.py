@@ -27,6 +27,11 @@ STYLE = """
   [class*="st-key-card-"] [data-testid="stText"] {
     font-size: .875rem; line-height: 1.5; white-space: pre-wrap; overflow-wrap: anywhere; font-family: inherit;
   }
+  [class*="st-key-card-waiting-"] { min-height: 17rem; border-style: dashed; }
+  .st-key-latest-first [class*="st-key-answer-"] :is(p, ol, li) { margin: 0; }
+  .st-key-latest-first [class*="st-key-answer-"] ol { padding-left: 1.4rem; }
+  [class*="st-key-above-"] { min-height: 1.5rem; }
+  .st-key-words-first { min-height: 2.5rem; }
   [class*="st-key-card-chosen"] { border-left-width: 4px; border-left-color: #1f8ea3; }
   [class*="st-key-card-"]:has(h3:target) { outline: 3px solid #ffc857; outline-offset: 1px; }
   [class*="st-key-answer-"] a { text-decoration: none; font-weight: 600; }
@@ -63,6 +68,10 @@ STYLE = """
     [class*="st-key-picture-tall-"] { min-height: 39rem; }
     [class*="st-key-latest-"] [class*="st-key-answer-"] { min-height: 16rem; }
     [class*="st-key-below-"] { min-height: 16rem; }
+    /* under a card: the page on a row of its own, both marks side by side on the next */
+    [class*="st-key-foot-"] { flex-direction: column; align-items: flex-start; row-gap: .25rem; }
+    [class*="st-key-judge-q"] { flex-wrap: nowrap; column-gap: 1rem; }
+    [class*="st-key-judge-q"] button p { white-space: nowrap; }
   }
 </style>
 """

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from app_pages.parts.account import asking_owner
 from app_pages.parts.actions import show_actions, show_new_topic, show_question, show_stop
 from app_pages.parts.answers import (
     LETTERS,
@@ -22,7 +23,7 @@ from app_pages.parts.source import open_source
 from app_pages.parts.stream import follow
 from app_pages.parts.turn import SIDES, Look, Side, Turn
 from app_pages.parts.vote import blind_sides, is_blind, same_answers, show_ballot, show_votes
-from ingest.store import LOCAL_OWNER
+from rag.citations import safe_markdown
 from rag.samples import known_question
 from rag.services import Services
 
@@ -36,20 +37,23 @@ def show_conversation(turns: Sequence[Turn], look: Look, services: Services) -> 
     latest.start(sides, services)
     latest.collect()
     with st.container(key=f"latest-{latest.number}"):
-        places, below = _show_frame(latest, sides, services, blind=blind)
+        above, places, below = _show_frame(latest, sides, blind=blind)
     complete = not latest.writings
     if complete:
         _fill(latest, sides, look, services, places, below)
     if not blind:
         latest.seen = True
-        show_orders(latest, sides)
+        # what people wait for comes first: the best passages, the first words, and then what to be wary of
+        show_orders(latest, sides, meanwhile=lambda: _peek(latest, places))
+    with above:
+        show_concerns(latest, sides, services, blind=blind)
     if earlier:
         st.subheader("Earlier questions", anchor=False, divider="gray")
     for turn in reversed(earlier):
         _show_earlier(turn, services)
     opened = source_to_open()
     if opened:
-        open_source(services, *opened, owner=LOCAL_OWNER)
+        open_source(services, *opened, owner=asking_owner(services))
     if not complete:
         writing = list(latest.writings.items())
         follow([each for _, each in writing], [places[side] for side, _ in writing])
@@ -58,13 +62,13 @@ def show_conversation(turns: Sequence[Turn], look: Look, services: Services) -> 
 
 
 def _show_frame(
-    turn: Turn, sides: Sequence[Side], services: Services, *, blind: bool
-) -> tuple[dict[Side, DeltaGenerator], DeltaGenerator]:
-    """The latest question with room for its answers, and for what stands below them."""
+    turn: Turn, sides: Sequence[Side], *, blind: bool
+) -> tuple[DeltaGenerator, dict[Side, DeltaGenerator], DeltaGenerator]:
+    """The latest question with room for what stands above its answers, for them, and for what stands below."""
     with st.chat_message("user", avatar=":material/person:"):
         show_question(turn, latest=True)
     with st.chat_message("assistant", avatar=":material/visibility:"):
-        show_concerns(turn, sides, services, blind=blind)
+        above = st.container(key=f"above-{turn.number}")
         places = answer_places(turn, sides, blind=blind)
         for side in turn.writings:
             places[side].caption("Writing …")
@@ -73,7 +77,14 @@ def _show_frame(
         if turn.writings:
             with below.container():
                 show_stop(turn)
-    return places, below
+    return above, places, below
+
+
+def _peek(turn: Turn, places: dict[Side, DeltaGenerator]) -> None:
+    """Show what has arrived of the answers: `follow` begins when all else is drawn."""
+    for side, writing in turn.writings.items():
+        if writing.text:
+            places[side].markdown(safe_markdown(writing.text))
 
 
 def _fill(

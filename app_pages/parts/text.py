@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from rag.citations import visible
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!<>|~$:&@/])")
 # Streamlit looks for these after it has resolved escapes, so that only code is safe from it
@@ -16,8 +17,7 @@ def plain(text: str, *, limit: int = 200) -> str:
     File names, headings and messages go through here wherever a label is Markdown. Text that Streamlit would
     make live all the same (addresses, :directives:) comes back as a code span.
     """
-    visible = "".join(" " if ch.isspace() else ch for ch in text if ch.isspace() or not _hidden(ch))
-    line = " ".join(visible.split())
+    line = one_paragraph(text)
     if len(line) > limit:
         line = line[: limit - 1].rstrip() + "…"
     if _LIVE.search(line):
@@ -28,17 +28,13 @@ def plain(text: str, *, limit: int = 200) -> str:
 
 
 def one_paragraph(text: str) -> str:
-    """A chunk's words without the line ends of the printed page, for `st.text`."""
+    """A chunk's words without the line ends of the printed page and without what is not seen, for `st.text`."""
     line = " ".join(text.split())
-    if line.isprintable():  # nearly always, and then nothing is hidden
+    if line.isascii() and line.isprintable():  # mostly, and then nothing is hidden
         return line
-    return " ".join("".join(ch for ch in text if ch.isspace() or not _hidden(ch)).split())
+    return " ".join(visible(line).split())
 
 
 def size_text(size: int) -> str:
     """Bytes as people read them."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{max(size / 1e3, 0.1):.1f} kB"
-
-
-def _hidden(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn")

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Literal
 from uuid import uuid4
 
+from app_pages.parts.account import asking_owner
 from app_pages.parts.evidence_usage import note_use
 from app_pages.parts.stream import OnText, Stop, Stoppable, Writing
 from ingest.errors import StoreUnavailable
@@ -67,10 +68,11 @@ class Turn:
 
     def start(self, sides: Sequence[Side], services: Services) -> None:
         """Begin to write the answers that are missing."""
+        owner = asking_owner(services)  # known to the page alone, not to the threads
         for side in sides:
             if side not in self.answers and side not in self.writings:
                 self.writings[side] = Writing(
-                    partial(_write, self.ranking, services, reranked=side == "reranked")
+                    partial(_write, self.ranking, services, owner=owner, reranked=side == "reranked")
                 )
 
     def collect(self) -> None:
@@ -108,11 +110,13 @@ class Turn:
         )
 
 
-def _write(ranking: Ranking, services: Services, on_text: OnText, stop: Stop, *, reranked: bool) -> Answered:
+def _write(
+    ranking: Ranking, services: Services, on_text: OnText, stop: Stop, *, owner: str, reranked: bool
+) -> Answered:
     answered = answer(ranking, Stoppable(services.answerer, stop), reranked=reranked, on_text=on_text)
     if not stop.is_set():
         try:
-            note_use(services, ranking, answered)
+            note_use(services, ranking, answered, owner=owner)
         except StoreUnavailable as error:  # an answer is worth more than its place in the statistics
             log.warning("%s", error)
     return answered

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from app_pages.parts.account import asking_owner
 from app_pages.parts.turn import Look, Side, Turn
 from rag.services import Services
 from rag.votes import Choice, Tally, VoteLog, make_vote, sign_test
@@ -58,14 +59,14 @@ def show_ballot(turn: Turn, services: Services) -> None:
             reranked=turn.answers["reranked"],
             reranker=turn.ranking.reranker,
         )
-        _log(services).add(vote)
+        _log(services).add(vote, owner=asking_owner(services))
         turn.vote, turn.seen = vote, True
         st.rerun()
 
 
 def show_votes(turn: Turn, turns: Sequence[Turn], look: Look, services: Services) -> None:
     """The vote on this question, and how all votes stand, with the last one to take back."""
-    tally = _log(services).tally()
+    tally = _log(services).tally(owner=asking_owner(services))
     if not turn.vote and not tally.total and not look.blind:
         return
     with st.container(border=True, key="votes"):
@@ -85,7 +86,7 @@ def show_votes(turn: Turn, turns: Sequence[Turn], look: Look, services: Services
             )
         st.caption(tally_text(tally))
         if tally.total and st.button("Take back the last vote", icon=":material/undo:", key="undo-vote"):
-            taken = _log(services).undo()
+            taken = _log(services).undo(owner=asking_owner(services))
             for voted in turns:
                 if taken and voted.id == taken.turn:
                     voted.vote = None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
+from rag.evidence.formats import write_csv
+from rag.evidence.questions import Judgement, Question, question_id
 from tests.browser.conftest import App, start_app, stop_app
 from tests.browser.test_app import ask, switch, upload
 from tests.browser.test_ask import MODELS, QUESTION, SLOW, button, complete, manual
+from tests.browser.test_evidence import open_view
 from tests.fake_llm import FakeLlm, say
 from tests.pdfs import encrypted_pdf, truncated_pdf
 
@@ -29,10 +33,19 @@ async () => (await axe.run(document, {resultTypes: ["violations"]})).violations.
   })))
 """
 GRAVE = ("serious", "critical")
+ASKED = (
+    *((f"How often must the oil of the {model} be changed?", 2) for model in MODELS),
+    *((f"How is the {model} stored?", 4) for model in MODELS),
+    # no word of these stands in the manuals, so that a search by words cannot find them
+    ("Where does one see whether enough lubricant is left?", 3),
+    ("Can winter cold ruin a machine out of service?", 4),
+)
+"""Questions, and the page that answers them in every manual."""
+MANY = 40 * len(ASKED)
 
 
 def findings(page: Page) -> list[str]:
-    """What axe finds grave on the page as it stands; nothing is excluded."""
+    """What axe finds grave on the page when it has come to rest; nothing is excluded."""
     settle(page)
     page.evaluate(AXE)
     found: list[dict[str, Any]] = page.evaluate(RUN_AXE)
@@ -89,6 +102,9 @@ def test_empty_pages(page: Page, empty: App) -> None:
     assert findings(page) == []
     page.goto(f"{empty.url}/documents")
     expect(page.get_by_text("No documents yet")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    page.goto(f"{empty.url}/evidence")
+    expect(page.get_by_text("nothing to measure yet")).to_be_visible(timeout=SLOW)
     assert findings(page) == []
 
 
@@ -148,6 +164,105 @@ def test_documents_with_uploads_of_every_kind(page: Page, app: App) -> None:
     page.get_by_role("button", name="Delete").first.click()
     expect(page.get_by_role("dialog")).to_be_visible(timeout=SLOW)
     assert findings(page) == []
+
+
+def test_evidence_from_a_set_to_the_verdict_and_its_questions(page: Page, app: App) -> None:
+    open_evidence(page, app)
+    if page.get_by_text("First, questions with known answers").count():
+        assert findings(page) == []
+        import_sets(page)
+        assert findings(page) == []
+        choose(page, "Question set", "mine")
+        page.get_by_role("button", name=f"Ask {len(ASKED)} questions").click()
+    expect(page.locator('[class*="st-key-verdict-"]')).to_be_visible(timeout=SLOW)
+    expect(page.get_by_role("heading", name="Question by question")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+
+    against = page.get_by_role("combobox", name="against")
+    against.click()
+    against.press("ArrowDown")  # from the bi-encoder to BM25
+    against.press("Enter")
+    settle(page)
+    page.get_by_text(re.compile(r"^[1-9]\d* won$")).click()
+    page.locator('[class*="st-key-drill-"] summary').first.click()
+    expect(page.get_by_text("Right passage: pump-").first).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    page.get_by_role("button", name="Open page").first.click()
+    expect(page.get_by_role("dialog").locator("img")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0, timeout=SLOW)
+    button(page, "Export")
+    expect(page.get_by_test_id("stPopoverBody")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+
+
+def test_evidence_sets_runs_and_one_that_is_going_on(page: Page, app: App) -> None:
+    open_evidence(page, app)
+    if page.get_by_text("First, questions with known answers").count():
+        import_sets(page)
+    choose(page, "Question set", "many")
+    page.get_by_role("button", name=f"Ask {MANY} questions").click()
+    expect(page.locator(".st-key-evidence-going")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    page.locator(".st-key-evidence-going").get_by_role("button", name="Stop").click()
+    expect(page.locator(".st-key-evidence-waiting")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    button(page, "Give it up")
+    expect(page.locator(".st-key-evidence-waiting")).to_have_count(0, timeout=SLOW)
+
+    open_view(page, "Runs")
+    expect(page.get_by_role("button", name="Delete this run")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    open_view(page, "Question sets")
+    expect(page.get_by_role("button", name="Save changes")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    button(page, "Delete this set")
+    expect(page.locator(".st-key-undo-set")).to_be_visible(timeout=SLOW)
+    assert findings(page) == []
+    button(page, "Undo")
+    expect(page.get_by_role("button", name="Delete this set")).to_be_visible(timeout=SLOW)
+
+
+def open_evidence(page: Page, app: App) -> None:
+    """The Evidence page over the four manuals."""
+    open_library(page, app)
+    page.goto(f"{app.url}/evidence")
+    expect(page.get_by_role("heading", name="Evidence")).to_be_visible(timeout=SLOW)
+    settle(page)
+
+
+def import_sets(page: Page) -> None:
+    """A set for a verdict, and one that takes a while."""
+    many = [
+        (f"{text[:-1]}, for the {number}th time?", on)
+        for number in range(MANY // len(ASKED))
+        for text, on in ASKED
+    ]
+    for name, asked in (("mine", ASKED), ("many", many)):
+        questions = [
+            Question(
+                question_id(text), text, tuple(Judgement(f"pump-{model}.pdf", (on,)) for model in MODELS)
+            )
+            for text, on in asked
+        ]
+        page.locator('input[type="file"]').set_input_files(
+            [FilePayload(name=f"{name}.csv", mimeType="text/csv", buffer=write_csv(questions))]
+        )
+        expect(page.get_by_text(f"Imported {len(questions)} questions")).to_be_visible(timeout=SLOW)
+        open_view(page, "Question sets")
+        settle(page)
+    open_view(page, "Verdict")
+    settle(page)
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    """Choose from a list by typing."""
+    box = page.get_by_role("combobox", name=label)
+    box.click()
+    box.fill(option)
+    box.press("Enter")
+    settle(page)
 
 
 def open_library(page: Page, app: App) -> None:

@@ -137,6 +137,39 @@ def test_stop_keeps_the_text_so_far_and_the_page_stays_usable(
         assert answer.inner_text().count("and so on") < 150
 
 
+WATCH_SHIFTS = """
+() => {
+  window.shifted = 0;
+  new PerformanceObserver((list) => {
+    for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifted += shift.value;
+  }).observe({type: "layout-shift"});
+}
+"""
+MOST_SHIFT = 0.1
+"""What web.dev calls good."""
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_hardly_anything_jumps_while_answers_are_written(
+    run_app: Callable[..., App], visit: Callable[..., Visit], width: int
+) -> None:
+    slow = say(*["every 500 hours [1] "] * 40, between=0.03)
+    with FakeLlm(slow) as llm:
+        page = visit(run_app(OPENAI_BASE_URL=llm.base_url, LLM_MODEL="tiny"), path="/documents").page
+        fill(page)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate(WATCH_SHIFTS)
+        for mode in ("On", "Compare"):
+            switch(page, mode)
+            page.wait_for_timeout(1500)  # the switch itself moves what is below it
+            page.evaluate("window.shifted = 0")
+            ask(page, QUESTION)
+            complete(page)
+            page.wait_for_timeout(500)
+            shifted = page.evaluate("window.shifted")
+            assert shifted < MOST_SHIFT, f"{mode} at {width} pixels: {shifted:.3f}"
+
+
 def test_a_link_opens_the_question_with_its_settings(quoting: Visit) -> None:
     page = quoting.page
     switch(page, "Off")

@@ -115,6 +115,17 @@ def test_the_movement_is_drawn_read_and_clicked(
     assert visited.errors == []
 
 
+def test_the_picture_follows_a_change_of_theme_at_once(
+    run_app: Callable[..., App], visit: Callable[..., Visit]
+) -> None:
+    page = visit(run_app(), path="/documents").page
+    ask(page)
+    words = page.locator("svg.marks text", has_text="Bi-encoder").first
+    expect(words).to_have_css("fill", "rgb(23, 38, 43)")
+    page.emulate_media(color_scheme="dark")
+    expect(words).to_have_css("fill", "rgb(230, 238, 240)")
+
+
 def test_a_card_opens_its_page_with_the_passage_marked(
     run_app: Callable[..., App], visit: Callable[..., Visit]
 ) -> None:
