@@ -39,7 +39,7 @@ format: $(VENV)/.dev  ## Format the code
 	$(BIN)/ruff format .
 
 clean:  ## Remove the virtual environment and caches; the library in data/ stays
-	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Installing into $(VENV) (once; PyTorch first) ..."
