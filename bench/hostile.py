@@ -46,9 +46,9 @@ from tests.fakes import WordEmbedder
 
 STORED_EVERY = 10
 SETTLED = 200
-"""From this file on the app's memory may grow by a fifth, or by as much as a few segments of the index take."""
+"""From this file on the app's memory may grow by a fifth, or by what the allocator keeps of a flood of text."""
 MOST_GROWTH = 1.2
-SEGMENTS_MB = 50.0
+KEPT_MB = 50.0
 SLOW_SECONDS = 5.0
 """Files that take longer are told while they run, and kept."""
 PIXELS = 1200
@@ -332,7 +332,7 @@ def main() -> int:
             watch.stop()
     if options.keep:
         _keep(options.keep, groups)
-    grown = bool(settled) and end > MOST_GROWTH * settled and end > settled + SEGMENTS_MB
+    grown = bool(settled) and end > MOST_GROWTH * settled and end > settled + KEPT_MB
     took, peak = perf_counter() - begun, memory_mb(what="VmHWM")
     if options.json:
         result = {

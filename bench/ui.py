@@ -13,37 +13,24 @@ a median misses its goal.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
-import random
-import shutil
 import sys
 import tempfile
-import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 from playwright.sync_api import Page, expect, sync_playwright
 
-from bench.timing import ROOT, machine, table
+from bench.library import fill, questions
+from bench.timing import machine, table
 from ingest.errors import UserError
-from ingest.store import LOCAL_OWNER, Stored
-from rag.samples import sample_questions
-from rag.services import Services, opened
-from rag.settings import Settings
 from tests.browser.conftest import ARGUMENTS, CHROMIUM, App, start_app, stop_app
 from tests.fake_llm import FakeLlm, say
-from tests.pdfs import text_pdf
 
 CHUNKS = 20_000
 REAL = 2_000
-PAGES = 100
 RUNS = 9
 GOALS = {"first order": 0.3, "first card": 0.7, "first token": 0.7, "page": 0.5}
 LABELS = {
@@ -52,7 +39,6 @@ LABELS = {
     "first token": "Enter to the first words of the answer",
     "page": "click to the page with the passage marked",
 }
-SQUAD = ROOT.parent / "shared" / "data" / "eval-dev" / "squad"
 FOLDER = Path(tempfile.gettempdir()) / "second-look-bench-ui"
 SLOW_MS = 120_000
 SAID = "It stands in the sources [1]."
@@ -95,70 +81,6 @@ WATCH_PAGE = """
     .some((image) => image.complete && image.naturalWidth > 0),
 })
 """
-
-
-def paragraphs() -> Iterator[str]:
-    """Real paragraphs, or as many as wanted of random words."""
-    if SQUAD.is_dir():
-        for line in (SQUAD / "corpus.jsonl").read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)["text"]
-        return
-    words = [word for question in sample_questions() for word in question.answer.split()]
-    chance = random.Random(1)
-    while True:
-        yield " ".join(chance.choices(words, k=120)) + "."
-
-
-def questions(count: int) -> list[str]:
-    """Different questions, spread over the whole library."""
-    if SQUAD.is_dir():
-        rows = (SQUAD / "queries.jsonl").read_text(encoding="utf-8").splitlines()
-        texts = [json.loads(row)["text"].strip() for row in rows]
-    else:
-        texts = [question.text for question in sample_questions()]
-    return texts[:: len(texts) // count][:count]
-
-
-def fill(folder: Path) -> None:
-    """Make the library; one that was not finished is made anew."""
-    finished = folder / "finished"
-    if finished.exists():
-        return
-    if folder.exists():
-        shutil.rmtree(folder)
-    with opened(Settings(data=folder)) as services:
-        texts = paragraphs()
-        number = 0
-        while services.store.count() < REAL:
-            number += 1
-            _add(number, list(islice(texts, PAGES)), services)
-        taken = [services.store.take(document.id) for document in services.store.documents()]
-        templates = [stored for stored in taken if stored]
-        for number, template in enumerate(cycle(templates)):
-            if services.store.count() >= CHUNKS:
-                break
-            _add_far(number, template, services)
-    finished.touch()
-
-
-def _add_far(number: int, like: Stored, services: Services) -> None:
-    """The same texts again under another name, in directions of their own."""
-    doc_id = hashlib.sha256(f"far {number}".encode()).hexdigest()
-    name = f"far-{number:03}.pdf"
-    document = replace(like.document, id=doc_id, source=name, title=f"Far {number}")
-    chunks = [replace(chunk, doc_id=doc_id, source=name, heading=f"Far {number}") for chunk in like.chunks]
-    vectors = np.random.default_rng(number).normal(size=like.vectors.shape).astype(np.float32)
-    services.store.add(document, chunks, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-
-
-def _add(number: int, texts: Sequence[str], services: Services) -> None:
-    # the fonts that every PDF reader has know Latin-1 alone
-    pages = [textwrap.wrap(text.encode("latin-1", "replace").decode("latin-1"), 80)[:38] for text in texts]
-    name = f"volume-{number:03}.pdf"
-    job = services.queue.add(name, text_pdf(pages, title=f"Volume {number}"), owner=LOCAL_OWNER)
-    services.queue.run_pending()
-    services.queue.dismiss(job.id, owner=LOCAL_OWNER)
-    print(f"{name}: {services.store.count():,} of {REAL:,} chunks", file=sys.stderr)
 
 
 def one_round(page: Page, question: str) -> dict[str, float]:
@@ -233,7 +155,7 @@ def main() -> int:
     if options.runs < 1:
         parser.error("--runs must be at least 1")
     try:
-        fill(options.folder)
+        fill(options.folder, CHUNKS, real=REAL)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
