@@ -5,6 +5,7 @@ Start it with `second-look serve`, `python app.py` or `streamlit run app.py`.
 
 from __future__ import annotations
 
+import sys
 import threading
 import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -24,6 +25,9 @@ from rag.services import shared_services
 from rag.settings import read_settings
 
 HERE = Path(__file__).resolve().parent
+# Streamlit puts this folder at the front of the path for each run of a page and takes it away again, unless it is
+# there: an import in another thread at that moment skips an entry, and finds no module of site-packages
+sys.path.append(str(HERE / "app_pages"))
 SETTINGS = read_settings()
 ACCESS = read_access(SETTINGS)
 check_reach(SETTINGS, ACCESS)

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ingest.bert import BATCH_TOKENS, COMPUTE, PackedBert, can_pack, spread
+from ingest.bert import (
+    BATCH_TOKENS,
+    COMPUTE,
+    BertWeights,
+    PackedBert,
+    is_plain_bert,
+    read_bert,
+    read_config,
+    spread,
+)
 from ingest.errors import ModelUnavailable
 from ingest.weights import (
     MINILM,
@@ -54,17 +63,19 @@ class Embedder(Protocol):
 class PackedEmbedder:
     """all-MiniLM-L6-v2 or any other BERT bi-encoder with mean pooling, computed without padding."""
 
-    def __init__(self, identity: Identity, model: Any, dtype: torch.dtype) -> None:
+    def __init__(
+        self, identity: Identity, weights: BertWeights, dtype: torch.dtype, *, max_tokens: int
+    ) -> None:
         from tokenizers import Tokenizer
 
         self.name = identity.name
         self.id = identity.id
         self.device = f"cpu, {dtype_name(dtype)}"
-        self._bert = PackedBert(model[0].model, dtype)
+        self._bert = PackedBert(weights, dtype)
         self.dimension: int = self._bert.dim
         self._tokenizer = Tokenizer.from_file(str(identity.folder / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(model.max_seq_length)
+        self._tokenizer.enable_truncation(max_tokens)
         self._tokenizing = threading.Lock()
 
     def embed(self, texts: Sequence[str], *, on_progress: Progress | None = None) -> Vectors:
@@ -151,18 +162,40 @@ def identify(name: str = "") -> Identity:
 
 def load_embedder(identity: Identity) -> Embedder:
     """Load a bi-encoder. Raises ModelUnavailable."""
+    device = best_device()
+    dtype = best_dtype(device)
+    max_tokens = _mean_of_at_most(identity.folder)
+    if device.type == "cpu" and max_tokens and is_plain_bert(read_config(identity.folder)):
+        tensors = _tensors(identity)
+        if "embeddings.LayerNorm.weight" in tensors:  # old files have other names, which the library knows
+            weights = read_bert(identity.folder, tensors)
+            return PackedEmbedder(identity, weights, dtype, max_tokens=max_tokens)
+    return _library_embedder(identity, device, dtype)
+
+
+def _library_embedder(identity: Identity, device: torch.device, dtype: torch.dtype) -> Embedder:
     from sentence_transformers import SentenceTransformer
 
     quiet_transformers()
-    device = best_device()
-    dtype = best_dtype(device)
     try:
         model = SentenceTransformer(str(identity.folder), device=str(device), local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelUnavailable(f"{identity.name} is not a bi-encoder: {str(error)[:200]}") from error
-    if can_pack(model[0].model, device) and _is_mean_pooling(model):
-        return PackedEmbedder(identity, model, dtype)
+        raise _no_bi_encoder(identity, error) from error
     return LibraryEmbedder(identity, model, device, dtype)
+
+
+def _tensors(identity: Identity) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(identity.folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise _no_bi_encoder(identity, error) from error
+
+
+def _no_bi_encoder(identity: Identity, error: Exception) -> ModelUnavailable:
+    return ModelUnavailable(f"{identity.name} is not a bi-encoder: {str(error)[:200]}")
 
 
 def unit_rows(vectors: Vectors) -> Vectors:
@@ -172,11 +205,25 @@ def unit_rows(vectors: Vectors) -> Vectors:
     return scaled
 
 
-def _is_mean_pooling(model: Any) -> bool:
-    names = [type(module).__name__ for module in model]
-    return names in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) and (
-        model[1].get_config_dict().get("pooling_mode") == "mean"
-    )
+def _mean_of_at_most(folder: Path) -> int:
+    """How many tokens a bi-encoder reads that takes the mean of their states; 0 where it works otherwise."""
+    modules = _read_json(folder / "modules.json")
+    kinds = [str(module.get("type")).rpartition(".")[2] for module in modules] if modules else []
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        return 0
+    pooling = _read_json(folder / str(modules[1].get("path")) / "config.json") or {}
+    modes = [name for name, on in pooling.items() if name.startswith("pooling_mode_") and on]
+    if pooling.get("pooling_mode") != "mean" and modes != ["pooling_mode_mean_tokens"]:
+        return 0
+    said = _read_json(folder / "sentence_bert_config.json") or {}
+    return int(said.get("max_seq_length") or 0)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _dimension(folder: Path) -> int:

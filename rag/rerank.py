@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ingest.bert import COMPUTE, PackedBert, can_pack, spread
+from ingest.bert import COMPUTE, PackedBert, is_plain_bert, read_bert, read_config, spread
 from ingest.errors import ModelUnavailable, RerankFailed
 from ingest.weights import (
     HUB_RERANKER,
@@ -189,16 +189,22 @@ class PackedCrossEncoder:
     """A BERT cross-encoder with one output, computed without padding on a CPU."""
 
     def __init__(
-        self, tokenizer_file: Path, model: Any, dtype: torch.dtype, *, max_tokens: int = MAX_TOKENS
+        self,
+        folder: Path,
+        tensors: Mapping[str, torch.Tensor],
+        dtype: torch.dtype,
+        *,
+        max_tokens: int = MAX_TOKENS,
     ) -> None:
+        """`tensors` by the names of the library's BertForSequenceClassification; all else is in the folder."""
         from tokenizers import Tokenizer
 
         self._max_tokens = max_tokens
         self.device = f"cpu, {dtype_name(dtype)}"
-        self._bert = PackedBert(model.bert, dtype)
-        self._pooler = model.bert.pooler.dense.float()
-        self._classifier = model.classifier.float()
-        self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self._bert = PackedBert(read_bert(folder, tensors, prefix="bert."), dtype)
+        self._pooler = tensors["bert.pooler.dense.weight"].float(), tensors["bert.pooler.dense.bias"].float()
+        self._classifier = tensors["classifier.weight"].float(), tensors["classifier.bias"].float()
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._start, self._end = self._tokenizer.encode("").ids  # [CLS] and [SEP]
@@ -207,13 +213,15 @@ class PackedCrossEncoder:
     def logits(self, question: str, passages: Sequence[str]) -> PairScores:
         """See `CrossEncoderModel.logits`."""
         import torch
+        from torch.nn.functional import linear
 
         pairs, truncated = self._pairs(question, passages)
 
         def score(batch: list[int]) -> Scores:
             first = self._bert.states([pairs[position] for position in batch], first_only=True).float()
             with torch.inference_mode():
-                scores: Scores = self._classifier(torch.tanh(self._pooler(first)))[:, 0].numpy()
+                pooled = torch.tanh(linear(first, *self._pooler))
+                scores: Scores = linear(pooled, *self._classifier)[:, 0].numpy()
             return scores
 
         logits = np.empty(len(pairs), np.float32)
@@ -318,11 +326,22 @@ def _load_model(
     dtype: torch.dtype | None = None,
     max_tokens: int = MAX_TOKENS,
 ) -> CrossEncoderModel:
+    device = best_device()
+    dtype = dtype or best_dtype(device)
+    if device.type == "cpu" and is_plain_bert(read_config(folder)):
+        tensors = _tensors(folder, adapter)
+        if "bert.embeddings.LayerNorm.weight" in tensors and "bert.pooler.dense.weight" in tensors:
+            _check_outputs(folder, len(tensors.get("classifier.bias", ())))
+            return PackedCrossEncoder(folder, tensors, dtype, max_tokens=max_tokens)
+    return _library_model(folder, adapter, device, dtype, max_tokens)
+
+
+def _library_model(
+    folder: Path, adapter: Path | None, device: torch.device, dtype: torch.dtype, max_tokens: int
+) -> CrossEncoderModel:
     from sentence_transformers import CrossEncoder
 
     quiet_transformers()
-    device = best_device()
-    dtype = dtype or best_dtype(device)
     try:
         model = CrossEncoder(
             str(folder),
@@ -333,31 +352,51 @@ def _load_model(
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelUnavailable(f"{folder.name} is not a cross-encoder: {str(error)[:200]}") from error
-    if model.num_labels != 1:
-        raise ModelUnavailable(
-            f"{folder.name} gives {model.num_labels} numbers a pair; a reranker gives one."
-        )
+    _check_outputs(folder, model.num_labels)
     if adapter:
         merge_adapter(model.model, adapter)
     model.eval()
-    if hasattr(model.model, "bert") and can_pack(model.model.bert, device):
-        return PackedCrossEncoder(folder / "tokenizer.json", model.model, dtype, max_tokens=max_tokens)
     return LibraryCrossEncoder(model, device, dtype)
 
 
+def _check_outputs(folder: Path, count: int) -> None:
+    if count != 1:
+        raise ModelUnavailable(f"{folder.name} gives {count} numbers a pair; a reranker gives one.")
+
+
+def _tensors(folder: Path, adapter: Path | None) -> dict[str, torch.Tensor]:
+    """All tensors of a BERT cross-encoder, by the library's names, an adapter merged into them."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise ModelUnavailable(f"{folder.name} is not a cross-encoder: {str(error)[:200]}") from error
+    if adapter is None:
+        return tensors
+    whole = {f"bert.{name}": tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    return merged(whole, adapter)
+
+
 def merge_adapter(model: torch.nn.Module, adapter: Path) -> None:
-    """Add every `lora_B @ lora_A` to its weight and replace every other tensor of the adapter in place."""
+    """Add an adapter to a model of the library in place; see `merged`."""
+    model.load_state_dict(merged(model.state_dict(), adapter))
+
+
+def merged(state: Mapping[str, torch.Tensor], adapter: Path) -> dict[str, torch.Tensor]:
+    """These tensors with every `lora_B @ lora_A` added to its weight, and every other tensor of the adapter."""
     from safetensors.torch import load_file
 
     tensors = load_file(adapter)
-    state = model.state_dict()
+    new = dict(state)
     for key, tensor in tensors.items():
         if key.endswith(".lora_A"):
-            target = key.removesuffix(".lora_A")
-            state[f"{target}.weight"] += tensors[f"{target}.lora_B"].float() @ tensor.float()
+            target = f"{key.removesuffix('.lora_A')}.weight"
+            new[target] = new[target] + tensors[key[:-1] + "B"].float() @ tensor.float()
         elif not key.endswith(".lora_B"):
-            state[key] = tensor.float()
-    model.load_state_dict(state)
+            new[key] = tensor.float()
+    return new
 
 
 def self_test(reranker: Reranker) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +10,20 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from ingest.bert import PackedBert, batches, spread
-from ingest.embed import Embedder, LibraryEmbedder, PackedEmbedder, identify, load_embedder, unit_rows
+from ingest.bert import BertWeights, PackedBert, batches, spread
+from ingest.embed import (
+    Embedder,
+    Identity,
+    LibraryEmbedder,
+    PackedEmbedder,
+    identify,
+    load_embedder,
+    unit_rows,
+)
 from ingest.errors import ModelUnavailable
 from ingest.weights import bundled_minilm, check_sha256, find_model
 
+ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ["Short.", "", "The pump needs oil every 500 hours. " * 30, "A middling sentence.", "Short."] + [
     f"Number {n} " * n for n in range(20)
 ]
@@ -22,9 +34,13 @@ def library_model() -> SentenceTransformer:
     return SentenceTransformer(str(bundled_minilm()), device="cpu", local_files_only=True)
 
 
+def packed(model: SentenceTransformer) -> PackedEmbedder:
+    return PackedEmbedder(identify(), BertWeights.of(model[0].model), torch.float32, max_tokens=256)
+
+
 def test_vectors_are_those_of_the_library_in_float32(library_model: SentenceTransformer) -> None:
     expected = library_model.encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
-    got = PackedEmbedder(identify(), library_model, torch.float32).embed(TEXTS)
+    got = packed(library_model).embed(TEXTS)
     np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
@@ -59,7 +75,7 @@ def test_batches_hold_every_sequence_once_shortest_first() -> None:
 
 
 def test_the_first_tokens_alone_are_the_first_rows_of_all_states(library_model: SentenceTransformer) -> None:
-    bert = PackedBert(library_model[0].model, torch.float32)
+    bert = PackedBert(BertWeights.of(library_model[0].model), torch.float32)
     tokenizer = library_model.tokenizer.backend_tokenizer
     tokenizer.no_padding()
     encodings = tokenizer.encode_batch(["one two", "three four", "five six seven"])
@@ -87,8 +103,8 @@ def test_a_missing_model_is_named() -> None:
 
 def test_the_librarys_way_gives_the_same_vectors(library_model: SentenceTransformer) -> None:
     library = LibraryEmbedder(identify(), library_model, torch.device("cpu"), torch.float32)
-    packed = PackedEmbedder(identify(), library_model, torch.float32)
-    np.testing.assert_allclose(library.embed(TEXTS), packed.embed(TEXTS), atol=2e-6)
+    ours = packed(library_model)
+    np.testing.assert_allclose(library.embed(TEXTS), ours.embed(TEXTS), atol=2e-6)
 
 
 def test_a_bi_encoder_in_a_folder_is_told_by_its_weights(
@@ -116,3 +132,37 @@ def test_a_text_longer_than_the_model_reads_is_not_read_whole(
     for each in (embedder, library):
         assert each.reads_whole("word " * 254)  # 256 with the two special tokens
         assert not each.reads_whole("word " * 255)
+
+
+def test_the_bundled_model_is_loaded_without_the_libraries() -> None:
+    code = (
+        "import sys; from ingest.embed import identify, load_embedder; from rag.rerank import load_reranker; "
+        "load_embedder(identify()).embed(['one']); load_reranker('bundled'); "
+        "print([m for m in ('transformers', 'sentence_transformers', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("1_Pooling/config.json", '{"pooling_mode_cls_token": true}'),
+        (
+            "modules.json",
+            '[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]',
+        ),
+        ("config.json", '{"model_type": "roberta"}'),
+    ],
+)
+def test_what_is_no_plain_bert_with_mean_pooling_is_left_to_the_library(
+    file: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bundled_minilm(), folder)
+    identity = identify(str(folder))
+    (folder / file).write_text(text, encoding="utf-8")
+    asked: list[Identity] = []
+    monkeypatch.setattr("ingest.embed._library_embedder", lambda identity, *_: asked.append(identity))
+    load_embedder(identity)
+    assert asked == [identity]

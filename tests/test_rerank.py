@@ -121,7 +121,7 @@ def test_logits_are_those_of_the_library_in_float32() -> None:
     ]
     pairs = [("How often does the pump need oil?", passage) for passage in passages]
     expected = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-    packed = PackedCrossEncoder(bundled_minilm() / "tokenizer.json", model.model, torch.float32)
+    packed = PackedCrossEncoder(bundled_minilm(), model.model.state_dict(), torch.float32)
     np.testing.assert_allclose(packed.logits(pairs[0][0], passages).logits, expected, atol=2e-4)
 
 
@@ -207,7 +207,7 @@ def test_a_folder_with_a_cross_encoder_is_a_reranker_without_a_cosine_term(folde
 def test_the_librarys_way_gives_the_same_logits_and_says_what_it_cut(folder: Path) -> None:
     model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
     library = LibraryCrossEncoder(model, torch.device("cpu"), torch.float32)
-    packed = PackedCrossEncoder(folder / "tokenizer.json", model.model, torch.float32)
+    packed = PackedCrossEncoder(folder, model.model.state_dict(), torch.float32)
     passages = ["Oil the pump daily.", "Preheat the oven to 200 degrees before you bake."]
     question = "How often is the pump oiled?"
     np.testing.assert_allclose(
