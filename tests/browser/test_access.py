@@ -259,6 +259,7 @@ def import_sets(page: Page) -> None:
 def choose(page: Page, label: str, option: str) -> None:
     """Choose from a list by typing."""
     box = page.get_by_role("combobox", name=label)
+    expect(box).to_have_count(1, timeout=SLOW)  # the view that was left may still be going
     box.click()
     box.fill(option)
     box.press("Enter")
