@@ -564,7 +564,7 @@ def test_a_chosen_threshold_is_used_until_library_or_reranker_change(
     page = open_page()
     assert "not applied" in words(page)
     press(page, "Take it away")
-    assert library.threshold is None
+    assert library.threshold(owner=LOCAL_OWNER) is None
 
 
 def page_with_run(library: Services, kept: EvidenceStore) -> str:
