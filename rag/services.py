@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 from ingest.chunk import CHUNKER, Chunker
 from ingest.embed import Embedder, identify, load_embedder
@@ -72,6 +72,16 @@ class Lazy(Generic[T]):
         return self._made[0] if self._made else None
 
 
+class Background(Protocol):
+    """Somebody's work that goes on without a page; `close` ends it."""
+
+    def close(self) -> None:
+        """Stop, and wait for the end."""
+
+
+B = TypeVar("B", bound=Background)
+
+
 class Services:
     """Everything that stays loaded; models load at their first use, or all together in `warm_up`."""
 
@@ -99,8 +109,8 @@ class Services:
             max_open=settings.max_open_uploads,
             max_waiting=settings.max_queue,
         )
-        self.at_close: list[Callable[[], None]] = []
-        """Called before the index is let go: for whoever works on it in the background."""
+        self._background: dict[tuple[object, str], Background] = {}
+        self._finding = threading.Lock()
         self.originals.purge(older_than=UNDO_SECONDS)
 
     @property
@@ -240,10 +250,17 @@ class Services:
         """Make a deletion final."""
         self.originals.forget(deleted.stored.document.id, owner=deleted.owner)
 
+    def background(self, kind: Callable[[Services, str], B], owner: str) -> B:
+        """An owner's background work of one kind, the same object for every page; made at its first use."""
+        with self._finding:
+            found = self._background.get((kind, owner)) or kind(self, owner)
+            self._background[kind, owner] = found
+        return cast("B", found)
+
     def close(self) -> None:
         """Stop what works in the background, the queue and the workers, and let go of the index."""
-        for stop in self.at_close:
-            stop()
+        for work in list(self._background.values()):
+            work.close()
         self.queue.close()
         for sandbox in (self._sandbox, self._viewer):
             if sandbox.made:

@@ -6,7 +6,6 @@ import json
 import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 from ingest.errors import BadRequest, ModelUnavailable, StoreUnavailable, UserError
 from ingest.store import LOCAL_OWNER
@@ -187,18 +186,9 @@ class Runs:
         write_text(self._wish_file, json.dumps({**asdict(wish), "key": key}))
 
 
-_RUNS: WeakKeyDictionary[Services, dict[str, Runs]] = WeakKeyDictionary()
-_MAKING = threading.Lock()
-
-
 def runs_of(services: Services, *, owner: str = LOCAL_OWNER) -> Runs:
     """The runs of an owner in this process, the same object for every page."""
-    with _MAKING:
-        own = _RUNS.setdefault(services, {})
-        if owner not in own:
-            own[owner] = Runs(services, owner)
-            services.at_close.append(own[owner].close)
-        return own[owner]
+    return services.background(Runs, owner)
 
 
 def _lines(journal: Path) -> int:

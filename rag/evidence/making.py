@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
 
 from ingest.errors import BadRequest, UserError
 from ingest.store import LOCAL_OWNER
@@ -136,15 +135,6 @@ class Makings:
         return self._going
 
 
-_MAKINGS: WeakKeyDictionary[Services, dict[str, Makings]] = WeakKeyDictionary()
-_FINDING = threading.Lock()
-
-
 def makings_of(services: Services, *, owner: str = LOCAL_OWNER) -> Makings:
     """The makings of an owner in this process, the same object for every page."""
-    with _FINDING:
-        own = _MAKINGS.setdefault(services, {})
-        if owner not in own:
-            own[owner] = Makings(services, owner)
-            services.at_close.append(own[owner].close)
-        return own[owner]
+    return services.background(Makings, owner)
