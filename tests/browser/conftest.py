@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
@@ -28,6 +28,7 @@ ARGUMENTS = [
     "--no-first-run",
 ]
 START_SECONDS = 60
+SETTLE_MS = 120_000
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ def start_app(data: Path, log: Path, port: int = 0, /, **environ: str) -> App:
             time.sleep(0.2)
     stop_app(app)
     raise AssertionError(f"the app did not start:\n{log.read_text()[-3000:]}")
+
+
+def settle(page: Page) -> None:
+    """Wait until the page's script has come to its end and what fades in has done so."""
+    expect(page.locator("[data-test-script-state='notRunning']")).to_have_count(1, timeout=SETTLE_MS)
+    page.wait_for_timeout(300)
 
 
 def stop_app(app: App) -> None:

@@ -12,10 +12,10 @@ from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from rag.evidence.formats import write_csv
 from rag.evidence.questions import Judgement, Question, question_id
-from tests.browser.conftest import App, start_app, stop_app
+from tests.browser.conftest import App, settle, start_app, stop_app
 from tests.browser.test_app import ask, switch, upload
 from tests.browser.test_ask import MODELS, QUESTION, SLOW, button, complete, manual
-from tests.browser.test_evidence import open_view
+from tests.browser.test_evidence import choose, open_view
 from tests.fake_llm import FakeLlm, say
 from tests.pdfs import encrypted_pdf, truncated_pdf
 
@@ -54,12 +54,6 @@ def findings(page: Page) -> list[str]:
         for one in found
         if one["impact"] in GRAVE
     ]
-
-
-def settle(page: Page) -> None:
-    """Wait until the page's script has come to its end and what fades in has done so."""
-    expect(page.locator("[data-test-script-state='notRunning']")).to_have_count(1, timeout=SLOW)
-    page.wait_for_timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +172,7 @@ def test_evidence_from_a_set_to_the_verdict_and_its_questions(page: Page, app: A
     expect(page.get_by_role("heading", name="Question by question")).to_be_visible(timeout=SLOW)
     assert findings(page) == []
 
-    against = page.get_by_role("combobox", name="against")
-    against.click()
-    against.press("ArrowDown")  # from the bi-encoder to BM25
-    against.press("Enter")
-    settle(page)
+    choose(page, "against", "BM25")
     page.get_by_text(re.compile(r"^[1-9]\d* won$")).click()
     page.locator('[class*="st-key-drill-"] summary').first.click()
     expect(page.get_by_text("Right passage: pump-").first).to_be_visible(timeout=SLOW)
@@ -254,17 +244,6 @@ def import_sets(page: Page) -> None:
         open_view(page, "Question sets")
         settle(page)
     open_view(page, "Verdict")
-    settle(page)
-
-
-def choose(page: Page, label: str, option: str) -> None:
-    """Choose from a list by typing."""
-    box = page.get_by_role("combobox", name=label)
-    expect(box).to_have_count(1, timeout=SLOW)  # the view that was left may still be going
-    box.click()
-    box.fill(option)
-    box.press("Enter")
-    expect(box).to_have_value(option, timeout=SLOW)
     settle(page)
 
 

@@ -10,7 +10,7 @@ from playwright.sync_api import FilePayload, Page, expect
 
 from rag.evidence.formats import write_csv
 from rag.evidence.questions import Judgement, Question, question_id
-from tests.browser.conftest import App, Visit
+from tests.browser.conftest import App, Visit, settle
 from tests.pdfs import text_pdf
 
 SUBJECTS = ("oil", "filter", "belt", "valve", "hose", "seal", "motor", "lamp", "gauge")
@@ -43,6 +43,18 @@ def upload(page: Page, name: str, kind: str, data: bytes) -> None:
 
 def open_view(page: Page, name: str) -> None:
     page.get_by_test_id("stButtonGroup").get_by_text(name, exact=True).click()
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    """Choose from a list by typing, when the page is at rest: while it goes on, an open list closes again."""
+    settle(page)
+    box = page.get_by_role("combobox", name=label, exact=True)
+    expect(box).to_have_count(1)
+    box.click()
+    box.fill(option)
+    box.press("Enter")
+    expect(box).to_have_value(option)
+    settle(page)
 
 
 def test_from_import_to_drill_down(app: App, visit: Callable[..., Visit]) -> None:
@@ -82,10 +94,7 @@ def test_from_import_to_drill_down(app: App, visit: Callable[..., Visit]) -> Non
 def _open_a_question(page: Page) -> None:
     """Open a question that the reranked order wins against a search by words, and its source."""
     expect(page.get_by_role("heading", name="In ordinary use")).to_be_visible(timeout=60_000)
-    against = page.get_by_role("combobox", name="against")
-    against.click()
-    against.press("ArrowDown")  # from the bi-encoder to BM25
-    against.press("Enter")
+    choose(page, "against", "BM25")
     page.get_by_text(re.compile(r"^[1-9]\d* won$")).click()
     page.locator('[class*="st-key-drill-"] summary').first.click()
     expect(page.get_by_text("Right passage: compressor.pdf").first).to_be_visible()

@@ -25,7 +25,7 @@ from rag.evidence.formats import write_csv
 from rag.evidence.questions import Judgement, Question, question_id
 from rag.guard import HEADERS
 from tests.attacks import ATTACKS, HOST, NAMES, UNFINISHED, attack_pdf
-from tests.browser.conftest import App, start_app, stop_app
+from tests.browser.conftest import App, settle, start_app, stop_app
 from tests.browser.test_app import ask, switch, upload
 from tests.browser.test_ask import complete
 from tests.fake_llm import FakeLlm, say
@@ -231,10 +231,6 @@ def watch(browser: Browser, app: App, canary: Canary) -> Iterator[Callable[[str]
         watched.assert_harmless()
         watched.page.context.close()
     assert canary.connections == []
-
-
-def settle(page: Page) -> None:
-    expect(page.locator("[data-test-script-state='notRunning']")).to_have_count(1, timeout=SLOW)
 
 
 def names(canary: Canary) -> list[str]:
