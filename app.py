@@ -18,6 +18,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 from starlette.routing import Mount
 
+from app_pages.parts.drawing import finish_pandas
 from rag.access import LOOPBACK, check_address, check_reach, is_loopback, read_access
 from rag.api import create_api
 from rag.guard import Guard
@@ -39,12 +40,18 @@ async def lifespan(_: st.App) -> AsyncIterator[None]:
     check_address(SETTINGS, st.get_option("server.address"))
     services = shared_services()
     services.queue.start()
-    warm_up = threading.Thread(target=services.warm_up, name="warm-up", daemon=True)
+    warm_up = threading.Thread(target=_warm_up, name="warm-up", daemon=True)
     warm_up.start()
     yield
     services.close()
     # an interpreter that ends in the middle of loading a model aborts
     warm_up.join(timeout=30)
+
+
+def _warm_up() -> None:
+    """Load what the first question needs: the models, and the library that its picture is drawn with."""
+    shared_services().warm_up()
+    finish_pandas()
 
 
 def _hosts() -> frozenset[str]:

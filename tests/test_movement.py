@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -115,6 +117,44 @@ def test_pictures_of_one_shape_keep_their_own_rows() -> None:
     other = movement_spec(a_ranking([3, 2, 1], text="Water."))
     assert {row["text"][:3] for row in rows_of(one, LINES)} == {"Oil"}
     assert {row["text"][:5] for row in rows_of(other, LINES)} == {"Water"}
+
+
+DRAWN_WHILE_ANOTHER_SESSION_IMPORTS_PANDAS = """
+import sys, threading
+from importlib.abc import MetaPathFinder
+from app_pages.parts.movement import _Frame, _drawing
+
+begun, drawn = threading.Event(), threading.Event()
+
+class Pause(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "pandas.core" and not begun.is_set():
+            begun.set()
+            drawn.wait(1)  # a picture that waits for pandas is not drawn within it
+        return None
+
+sys.meta_path.insert(0, Pause())
+other = threading.Thread(target=__import__, args=("pandas",))
+other.start()
+begun.wait()
+assert not hasattr(sys.modules["pandas"], "Timestamp")
+try:
+    _drawing(_Frame(sources=5, count=50))
+finally:
+    drawn.set()
+    other.join()
+"""
+
+
+def test_a_picture_is_drawn_while_another_session_imports_pandas() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", DRAWN_WHILE_ANOTHER_SESSION_IMPORTS_PANDAS],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_labels_do_not_touch_even_where_many_sources_stand_close_together() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import altair as alt
 
+from app_pages.parts.drawing import finish_pandas
 from app_pages.parts.text import one_paragraph
 from rag.evidence.compare import Difference
 from rag.evidence.report import MEASURE, Curve
@@ -33,6 +34,7 @@ def certain(difference: Difference) -> str:
 
 def gains_chart(gains: Sequence[tuple[str, Difference]]) -> alt.LayerChart:
     """Each order's gain as a point with its interval, its name above it; 0 is the bi-encoder's order."""
+    finish_pandas()
     rows = [
         {
             "row": number,
@@ -86,6 +88,7 @@ def gains_chart(gains: Sequence[tuple[str, Difference]]) -> alt.LayerChart:
 
 def depth_chart(curve: Curve, before: float, *, by: str) -> alt.LayerChart:
     """Quality against the depth, or (`by` = "ms") against milliseconds; the depth worth it has a ring."""
+    finish_pandas()
     rows: list[dict[str, Any]] = [
         {
             "depth": point.depth,
@@ -155,6 +158,7 @@ def depth_chart(curve: Curve, before: float, *, by: str) -> alt.LayerChart:
 
 def threshold_chart(advice: ThresholdAdvice) -> alt.LayerChart:
     """Precision and recall of answering at all, by the least logit that the best passage must have."""
+    finish_pandas()
     rows = [
         {"logit": point.logit, "value": value, "what": what}
         for point in advice.points

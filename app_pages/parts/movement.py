@@ -12,6 +12,7 @@ from typing import Any, Literal
 import altair as alt
 import streamlit as st
 
+from app_pages.parts.drawing import finish_pandas
 from app_pages.parts.text import one_paragraph
 from rag.movement import Fate, Movement, describe, fate, measure_movement
 from rag.types import Hit, Ranked, Ranking
@@ -159,6 +160,7 @@ def movement_spec(ranking: Ranking) -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def _drawing(frame: _Frame) -> str:
     """The picture without its data, as JSON: Altair takes longer over it than the page over all the rest."""
+    finish_pandas()
     base = alt.Chart(alt.NamedData(WAYS))
     over = alt.selection_point(
         name="over", fields=["first"], on="pointerover", clear="pointerout", empty=False
