@@ -73,10 +73,22 @@ def start_app(data: Path, log: Path, port: int = 0, /, **environ: str) -> App:
     raise AssertionError(f"the app did not start:\n{log.read_text()[-3000:]}")
 
 
+AT_REST = """async (ms) => {
+  const main = document.querySelector('[data-testid=stMain]') ?? document.body;
+  const look = () => `${main.scrollHeight} ${main.scrollTop} ${main.querySelectorAll('*').length}`;
+  const end = performance.now() + 20 * ms;
+  for (let seen = look(), since = performance.now(); performance.now() < Math.min(since + ms, end); ) {
+    await new Promise(requestAnimationFrame);
+    if (look() !== seen) [seen, since] = [look(), performance.now()];
+  }
+}"""
+
+
 def settle(page: Page) -> None:
-    """Wait until the page's script has come to its end and what fades in has done so."""
+    """Wait until the page's script has come to its end and nothing on the page moves any more: pictures come late."""
     expect(page.locator("[data-test-script-state='notRunning']")).to_have_count(1, timeout=SETTLE_MS)
-    page.wait_for_timeout(300)
+    page.evaluate(AT_REST, 400)
+    expect(page.locator("[data-test-script-state='notRunning']")).to_have_count(1, timeout=SETTLE_MS)
 
 
 def stop_app(app: App) -> None:

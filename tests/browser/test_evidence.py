@@ -46,13 +46,14 @@ def open_view(page: Page, name: str) -> None:
 
 
 def choose(page: Page, label: str, option: str) -> None:
-    """Choose from a list by typing, when the page is at rest: while it goes on, an open list closes again."""
+    """Choose from a list in sight, when the page is at rest: a scroll or a new run closes an open list."""
     settle(page)
     box = page.get_by_role("combobox", name=label, exact=True)
     expect(box).to_have_count(1)
+    box.scroll_into_view_if_needed()
+    settle(page)
     box.click()
-    box.fill(option)
-    box.press("Enter")
+    page.get_by_role("option", name=option, exact=True).click()
     expect(box).to_have_value(option)
     settle(page)
 
