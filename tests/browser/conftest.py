@@ -85,7 +85,7 @@ AT_REST = """async (ms) => {
 
 
 def settle(page: Page) -> None:
-    """Wait until the page's script has come to its end and nothing on the page moves any more: pictures come late."""
+    """Wait until the script has come to its end and nothing on the page moves any more: pictures come late."""
     expect(page.locator("[data-test-script-state='notRunning']")).to_have_count(1, timeout=SETTLE_MS)
     page.evaluate(AT_REST, 400)
     expect(page.locator("[data-test-script-state='notRunning']")).to_have_count(1, timeout=SETTLE_MS)
