@@ -104,9 +104,13 @@ def sample_jobs(services: Services, *, owner: str) -> tuple[Job, ...]:
 
 
 def load_samples(services: Services, *, owner: str) -> int:
-    """Queue every sample PDF that is not in the library; returns how many. Raises StoreUnavailable."""
+    """Queue every sample PDF that is not in the library, all of them or none; returns how many.
+
+    Raises StoreUnavailable, LimitReached.
+    """
     loaded = set(loaded_samples(services, owner=owner))
     missing = [file for file in sample_files() if file not in loaded]
+    services.queue.check_room(len(missing), owner=owner)
     for file in missing:
         services.queue.add(file.name, file.path.read_bytes(), owner=owner)
     return len(missing)

@@ -317,6 +317,20 @@ def test_one_click_queues_the_samples_and_shows_their_progress(
     assert "0 of 2 documents" in shown.get("progress")[0].proto.text
 
 
+def test_where_the_queue_has_no_room_none_is_loaded_and_the_page_says_why(
+    services: Services, two_sheets: Path, page: Callable[[str], AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services.queue, "_max_open", 1)  # the samples are two
+    for call in ("part.offer_samples(services, owner='local')", "part.sample_row(services, owner='local')"):
+        shown = page(call)
+        shown.button(key="samples-load").click().run()
+        assert not shown.exception
+        assert services.queue.jobs(owner=LOCAL_OWNER) == []
+        assert "not loaded. 0 of your uploads wait already" in shown.error[0].value
+        shown.run()
+        assert not shown.error
+
+
 def test_samples_that_arrived_leave_the_list_of_uploads_and_their_questions_are_suggested(
     services: Services, two_sheets: Path, page: Callable[[str], AppTest]
 ) -> None:

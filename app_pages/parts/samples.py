@@ -8,6 +8,7 @@ import streamlit as st
 
 from app_pages.parts.deletions import deleted
 from app_pages.parts.text import plain
+from ingest.errors import UserError
 from ingest.queue import Job
 from rag.samples import (
     SampleFile,
@@ -20,6 +21,8 @@ from rag.samples import (
     tidy_uploads,
 )
 from rag.services import Deleted, Services
+
+_PROBLEM = "samples-problem"
 
 
 def offer_samples(services: Services, *, owner: str) -> None:
@@ -41,6 +44,7 @@ def offer_samples(services: Services, *, owner: str) -> None:
         if _loading(services, owner):
             _watch(services, owner)
             return
+        _tell_problem()
         _tell_failures(services, owner)
         st.button(
             "Load the sample library",
@@ -87,6 +91,7 @@ def sample_row(services: Services, *, owner: str) -> None:
         return
     loaded = loaded_samples(services, owner=owner)
     loading = _loading(services, owner)
+    _tell_problem()
     with st.container(horizontal=True, vertical_alignment="center", key="samples-row"):
         state = f"{len(loaded)} of {len(files)} documents loaded" if loaded or loading else "not loaded"
         st.markdown(f"**Sample library** · {state}", width="content")
@@ -132,7 +137,10 @@ def undo_samples(services: Services) -> list[Deleted]:
 
 
 def _load(services: Services, owner: str) -> None:
-    load_samples(services, owner=owner)
+    try:
+        load_samples(services, owner=owner)
+    except UserError as error:  # such as a full queue; a button's callback has no page to say it on
+        st.session_state[_PROBLEM] = str(error)
 
 
 def _remove(services: Services, owner: str) -> None:
@@ -176,6 +184,12 @@ def _now(job: Job, services: Services) -> str:
     if not services.warm:
         return "loading the models first"
     return plain(job.source, limit=60)
+
+
+def _tell_problem() -> None:
+    problem = st.session_state.pop(_PROBLEM, None)
+    if problem:
+        st.error(f"The sample library was not loaded. {plain(problem, limit=400)}", icon=":material/error:")
 
 
 def _tell_failures(services: Services, owner: str) -> None:
