@@ -105,8 +105,10 @@ def one_start(browser: Browser, folder: Path, question: str) -> dict[str, float]
 
 
 WORDS = (
-    "() => [...document.querySelectorAll(\"[class*='st-key-answer-']\")].some((one) => one.innerText.trim())"
+    "() => [...document.querySelectorAll(\"[class*='st-key-answer-']\")].some((one) => "
+    "one.innerText.includes('\u201c'))"
 )
+"""The answer is made of quotes; what stands in its place before has none."""
 
 
 def import_seconds() -> float:
