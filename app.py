@@ -32,24 +32,30 @@ sys.path.append(str(HERE / "app_pages"))
 SETTINGS = read_settings()
 ACCESS = read_access(SETTINGS)
 check_reach(SETTINGS, ACCESS)
+WARM_UP_AFTER = 2.0
+"""Seconds that the first page, which somebody is waiting for, has the processor for itself."""
 
 
 @asynccontextmanager
 async def lifespan(_: st.App) -> AsyncIterator[None]:
-    """Resume the upload queue and load the models while the first page is already shown."""
+    """Resume the upload queue, and load the models once the first page is shown."""
     check_address(SETTINGS, st.get_option("server.address"))
     services = shared_services()
     services.queue.start()
-    warm_up = threading.Thread(target=_warm_up, name="warm-up", daemon=True)
+    closing = threading.Event()
+    warm_up = threading.Thread(target=_warm_up, args=(closing,), name="warm-up", daemon=True)
     warm_up.start()
     yield
+    closing.set()
     services.close()
     # an interpreter that ends in the middle of loading a model aborts
     warm_up.join(timeout=30)
 
 
-def _warm_up() -> None:
+def _warm_up(closing: threading.Event) -> None:
     """Load what the first question needs: the models, and the library that its picture is drawn with."""
+    if closing.wait(WARM_UP_AFTER):
+        return
     shared_services().warm_up()
     finish_pandas()
 

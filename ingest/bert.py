@@ -1,8 +1,8 @@
 """A BERT encoder for CPUs that computes no padding: token sequences lie end to end in one matrix.
 
 Same weights and same numbers as the library's model (a test compares them), less work: one matrix product
-for query, key and value, padding only inside the attention and only to the batch's longest sequence, and,
-where only the first token's state is wanted, a last layer for that token alone.
+for query, key and value, attention over each sequence as it lies there, and, where only the first token's state
+is wanted, a last layer for that token alone.
 
 Batches run side by side, each on one thread (`spread`). Threads that share a matrix product wait for each
 other after every step, and a core that is busy elsewhere then holds up all of them; these wait for nobody.
@@ -10,13 +10,15 @@ other after every step, and a core that is busy elsewhere then holds up all of t
 
 from __future__ import annotations
 
+import ctypes
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import count, islice
+from itertools import accumulate, count, groupby, islice
 from pathlib import Path
 from queue import PriorityQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -26,16 +28,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 1536
 """Tokens computed at once: enough for full-speed matrix products, few enough to stay in the cache."""
 PROMPT_TOKENS = 16 * BATCH_TOKENS
 """Tokens of a question with some 70 candidates."""
-ALIGNMENT = 32
-"""Attention rows are padded to a multiple of this: bfloat16 products and softmax then run twice as fast."""
+KEPT_BYTES = 32 << 20
+"""What a step computes is smaller than this; the C library then takes its memory from what it holds already."""
 
 COMPUTE = threading.Lock()
 """Held for one batch of a library model. Two of them at once are slower than one after the other, by far."""
 _STARTING = threading.Lock()
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
 
 
 class Tokens(Protocol):
@@ -50,44 +54,66 @@ class Tokens(Protocol):
         """0 for the first text of a pair, 1 for the second."""
 
 
+class _Linear:
+    """x W^T + b, in bfloat16 with the weights laid out once for the processor's matrix unit."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        import torch
+
+        # PyTorch's own compiler calls the same two; the public linear lays the weights out anew each time
+        self._ops = torch.ops.mkldnn if weight.dtype == torch.bfloat16 and _has_onednn() else None
+        self._weight = self._ops._reorder_linear_weight(weight) if self._ops else weight
+        self._bias = bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        from torch.nn.functional import linear
+
+        if not self._ops:
+            return linear(x, self._weight, self._bias)
+        product: torch.Tensor = self._ops._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return product
+
+    def added_to(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Y + x W^T + b."""
+        if not self._ops:
+            return y + self(x)
+        total: torch.Tensor = self._ops._linear_pointwise.binary(x, y, self._weight, self._bias, "add")
+        return total
+
+
+def _has_onednn() -> bool:
+    import torch
+
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
 class _Layer(NamedTuple):
-    qkv: tuple[torch.Tensor, torch.Tensor]
-    attention_out: tuple[torch.Tensor, torch.Tensor]
+    qkv: _Linear
+    attention_out: _Linear
     attention_norm: tuple[torch.Tensor, torch.Tensor]
-    up: tuple[torch.Tensor, torch.Tensor]
-    down: tuple[torch.Tensor, torch.Tensor]
+    up: _Linear
+    down: _Linear
     out_norm: tuple[torch.Tensor, torch.Tensor]
 
 
-class _Rows(NamedTuple):
-    """Where the tokens of a batch are: packed end to end, and padded to (sequences, longest) for attention."""
+class _Run(NamedTuple):
+    """Neighbouring sequences of one length: rows `start` to `end`, `sequences` of `length` tokens."""
 
-    first: torch.Tensor
-    """(sequences,): each sequence's first packed row."""
-    positions: torch.Tensor
-    """(tokens,): each token's place in its sequence, from 0."""
-    padded: torch.Tensor
-    """(sequences, longest): the packed row for each place; padding repeats the first token."""
-    kept: torch.Tensor
-    """(tokens,): the padded places, counted row by row, that are no padding."""
-    mask: torch.Tensor
-    """(sequences, 1, longest): added to attention scores; 0, and for padding the lowest number there is."""
+    start: int
+    end: int
+    sequences: int
+    length: int
 
     @classmethod
-    def of(cls, lengths: Sequence[int], dtype: torch.dtype) -> _Rows:
-        import torch
-
-        sizes = torch.tensor(lengths)[:, None]
-        first = torch.cumsum(sizes, dim=0) - sizes
-        places = torch.arange(-(-max(lengths) // ALIGNMENT) * ALIGNMENT)[None]
-        real = places < sizes
-        return cls(
-            first=first[:, 0],
-            positions=places.expand_as(real)[real],
-            padded=first + places * real,
-            kept=real.view(-1).nonzero()[:, 0],
-            mask=torch.zeros(real.shape, dtype=dtype).masked_fill(~real, torch.finfo(dtype).min)[:, None],
-        )
+    def split(cls, lengths: Sequence[int]) -> list[_Run]:
+        """All runs of a batch."""
+        runs: list[_Run] = []
+        start = 0
+        for length, same in groupby(lengths):
+            number = len(list(same))
+            runs.append(cls(start, start + number * length, number, length))
+            start = runs[-1].end
+        return runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,55 +187,57 @@ class PackedBert:
     def states(self, encodings: Sequence[Tokens], *, first_only: bool = False) -> torch.Tensor:
         """Last hidden states, (all tokens, dim), sequences one after the other.
 
-        Give sequences of about the same length: attention pads to the longest. With `first_only`, only each
-        sequence's first token: (sequences, dim).
+        Neighbours of the same length share a step of the attention. With `first_only`, only each sequence's first
+        token: (sequences, dim).
         """
         import torch
 
         with torch.inference_mode():
-            rows = _Rows.of([len(encoding.ids) for encoding in encodings], self._dtype)
-            x = self._embed(encodings, rows.positions)
+            lengths = [len(encoding.ids) for encoding in encodings]
+            runs = _Run.split(lengths)
+            x = self._embed(encodings, lengths)
             for layer in self._layers[:-1]:
-                x = self._block(layer, x, self._attend(layer, x, rows))
+                x = self._block(layer, x, self._attend(layer, x, runs))
             last = self._layers[-1]
-            attended = self._attend(last, x, rows, first_only=first_only)
-            return self._block(last, x[rows.first] if first_only else x, attended)
+            attended = self._attend(last, x, runs, first_only=first_only)
+            if first_only:
+                x = x[torch.tensor([0, *accumulate(lengths[:-1])])]
+            return self._block(last, x, attended)
 
-    def _embed(self, encodings: Sequence[Tokens], positions: torch.Tensor) -> torch.Tensor:
+    def _embed(self, encodings: Sequence[Tokens], lengths: Sequence[int]) -> torch.Tensor:
         import torch
         from torch.nn.functional import layer_norm
 
         ids = torch.tensor([token for encoding in encodings for token in encoding.ids])
         types = torch.tensor([kind for encoding in encodings for kind in encoding.type_ids])
-        x = self._words[ids] + self._types[types] + self._positions[positions]
+        positions = torch.cat([self._positions[:length] for length in lengths])
+        x = self._words[ids] + self._types[types] + positions
         return layer_norm(x, (self.dim,), *self._norm, eps=self._eps)
 
     def _attend(
-        self, layer: _Layer, x: torch.Tensor, rows: _Rows, *, first_only: bool = False
+        self, layer: _Layer, x: torch.Tensor, runs: Sequence[_Run], *, first_only: bool = False
     ) -> torch.Tensor:
         import torch
-        from torch.nn.functional import linear
+        from torch.nn.functional import scaled_dot_product_attention
 
-        count, longest = rows.padded.shape
+        qkv = layer.qkv(x)
         head = self.dim // self._heads
-        qkv = linear(x, *layer.qkv)[rows.padded.view(-1)].view(count, longest, 3, self._heads, head)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)
-        if first_only:
-            query = query[:, :1]
-        mask = rows.mask.repeat_interleave(self._heads, dim=0)
-        weights = torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2)), dim=-1)
-        attended = torch.bmm(weights, value).view(count, self._heads, -1, head).transpose(1, 2)
-        attended = attended.reshape(-1, self.dim)
-        return attended if first_only else attended[rows.kept]
+        parts = []
+        for start, end, sequences, length in runs:
+            rows = qkv[start:end].view(sequences, length, 3, self._heads, head)
+            query, key, value = rows.permute(2, 0, 3, 1, 4)
+            if first_only:
+                query = query[:, :, :1]
+            attended = scaled_dot_product_attention(query, key, value, scale=1.0)
+            parts.append(attended.transpose(1, 2).reshape(-1, self.dim))
+        return torch.cat(parts)
 
     def _block(self, layer: _Layer, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        from torch.nn.functional import gelu, layer_norm, linear
+        from torch.nn.functional import gelu, layer_norm
 
-        x = layer_norm(
-            x + linear(attended, *layer.attention_out), (self.dim,), *layer.attention_norm, self._eps
-        )
-        inner = gelu(linear(x, *layer.up))
-        return layer_norm(x + linear(inner, *layer.down), (self.dim,), *layer.out_norm, self._eps)
+        shape = (self.dim,)
+        x = layer_norm(layer.attention_out.added_to(x, attended), shape, *layer.attention_norm, self._eps)
+        return layer_norm(layer.down.added_to(x, gelu(layer.up(x))), shape, *layer.out_norm, self._eps)
 
     def _layer(self, name: str) -> _Layer:
         import torch
@@ -224,14 +252,16 @@ class PackedBert:
         )
         scale = (self.dim // self._heads) ** -0.5  # folded into the query, so that no step has to scale
         return _Layer(
-            qkv=tuple(  # type: ignore[arg-type]
-                torch.cat([query * scale, key, value]).to(self._dtype).contiguous()
-                for query, key, value in (weights, biases)
+            qkv=_Linear(
+                *(
+                    torch.cat([query * scale, key, value]).to(self._dtype).contiguous()
+                    for query, key, value in (weights, biases)
+                )
             ),
-            attention_out=self._pair(f"{name}.attention.output.dense"),
+            attention_out=_Linear(*self._pair(f"{name}.attention.output.dense")),
             attention_norm=self._pair(f"{name}.attention.output.LayerNorm"),
-            up=self._pair(f"{name}.intermediate.dense"),
-            down=self._pair(f"{name}.output.dense"),
+            up=_Linear(*self._pair(f"{name}.intermediate.dense")),
+            down=_Linear(*self._pair(f"{name}.output.dense")),
             out_norm=self._pair(f"{name}.output.LayerNorm"),
         )
 
@@ -338,6 +368,7 @@ def _line() -> _Line:
     """The line in front of as many threads as PyTorch would use."""
     import torch
 
+    _keep_memory()
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, "compute", initializer=_compute_alone)
     started = threading.Barrier(threads + 1)
@@ -346,6 +377,18 @@ def _line() -> _Line:
     started.wait()
     torch.set_num_threads(threads)  # what one thread sets is also the default of later ones
     return _Line(threads, pool)
+
+
+def _keep_memory() -> None:
+    """Let the C library hold on to the memory of one step for the next.
+
+    By itself glibc gives it back after each step, and the system clears every page of it anew: a quarter of the
+    time of an embedding. Other C libraries have no such numbers to set.
+    """
+    set_number = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_number:
+        set_number(M_MMAP_THRESHOLD, KEPT_BYTES)
+        set_number(M_TRIM_THRESHOLD, 4 * KEPT_BYTES)
 
 
 def _compute_alone() -> None:

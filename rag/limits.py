@@ -8,10 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
-
 from ingest.errors import AnswerFailed, BadRequest, LimitReached
 from ingest.types import Chunk
 from rag.answer import Answerer, ChatAnswerer, make_answerer
@@ -26,6 +22,11 @@ class Limits:
     """Counts requests of each user within the last 60 seconds; thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
+        # here, because it takes longer to import than all of this package
+        from limits import RateLimitItemPerMinute
+        from limits.storage import MemoryStorage
+        from limits.strategies import MovingWindowRateLimiter
+
         self._settings = settings
         self._rate = RateLimitItemPerMinute(settings.requests_per_minute)
         self._window = MovingWindowRateLimiter(MemoryStorage())

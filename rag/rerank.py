@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -110,6 +112,8 @@ class Reranker:
 
     score = logit + cosine_weight * cosine + bm25_weight * BM25: a model trained on that sum learns what the two
     others miss. Ordinary cross-encoders have weights of 0. `revision` is the SHA-256 of the weights file.
+    A passage of more than `window_words` words is read in windows (`windows`), and its best one counts; 0 where
+    the model reads passages whole.
     """
 
     name: str
@@ -118,6 +122,7 @@ class Reranker:
     calibration: Calibration
     bm25_weight: float = 0.0
     revision: str = ""
+    window_words: int = 0
 
     @property
     def device(self) -> str:
@@ -130,10 +135,22 @@ class Reranker:
         Raises RerankFailed when the model breaks or gives a number that cannot be ranked.
         """
         try:
-            pairs = self.model.logits(question, passages)
+            pairs = self._read(question, passages)
         except (RuntimeError, ValueError, MemoryError) as error:
             raise RerankFailed(f"The reranker {self.name} failed: {str(error)[:200]}") from error
         return self.combine(question, passages, cosines, pairs)
+
+    def _read(self, question: str, passages: Sequence[str]) -> PairScores:
+        """The best window of each passage."""
+        parts = [windows(passage, self.window_words) for passage in passages]
+        pairs = self.model.logits(question, [window for own in parts for window in own])
+        starts = np.cumsum([0, *map(len, parts)])
+        if starts[-1] == len(passages):
+            return pairs
+        return PairScores(
+            np.maximum.reduceat(pairs.logits, starts[:-1]),
+            tuple(any(pairs.truncated[start:end]) for start, end in pairwise(starts)),
+        )
 
     def combine(
         self, question: str, passages: Sequence[str], cosines: Sequence[float], pairs: PairScores
@@ -151,6 +168,22 @@ class Reranker:
         if not np.isfinite(total).all():
             raise RerankFailed(f"The reranker {self.name} gave a score that is not a number.")
         return Scored(total, pairs.logits, weighted, words, pairs.truncated)
+
+
+def windows(passage: str, words: int) -> list[str]:
+    """A passage as it is, or, where it has more than `words` words, parts of equal length with at most that many.
+
+    Neighbours share a quarter of `words`. A model that learned from short passages judges long ones by what
+    stands in them best (MaxP; Dai and Callan, 2019). 0 words: never in parts.
+    """
+    places = [(word.start(), word.end()) for word in re.finditer(r"\S+", passage)] if words else []
+    if len(places) <= words:
+        return [passage]
+    shared = words // 4
+    count = -(-(len(places) - shared) // (words - shared))
+    length = -(-(len(places) + (count - 1) * shared) // count)
+    starts = (round(number * (len(places) - length) / (count - 1)) for number in range(count))
+    return [passage[places[start][0] : places[start + length - 1][1]] for start in starts]
 
 
 def rerank(question: str, hits: Sequence[Hit], reranker: Reranker) -> tuple[Ranked, ...]:
@@ -311,12 +344,13 @@ def load_adapter(folder: Path, *, dtype: torch.dtype | None = None, max_tokens: 
         )
         cosine_weight = float(card["score"]["cosine"])
         bm25_weight = float(card["score"].get("bm25", 0.0))
+        window_words = int(card.get("window_words", 0))
         name = str(card["name"])
         revision = str(card["adapter_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnavailable(f"The reranker in {folder.name}/ cannot be read: {error!r}.") from error
     model = _load_model(bundled_minilm(), adapter=weights, dtype=dtype, max_tokens=max_tokens)
-    return Reranker(name, model, cosine_weight, calibration, bm25_weight, revision)
+    return Reranker(name, model, cosine_weight, calibration, bm25_weight, revision, window_words)
 
 
 def _load_model(

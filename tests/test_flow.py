@@ -90,7 +90,7 @@ FLOW = [
 ]
 """Every module in the order of the data; a module imports only from above itself."""
 
-AT_FIRST_USE = {"rag.api_models", "rag.api", "ingest.store.server"}
+AT_FIRST_USE = {"rag.api_models", "rag.api", "rag.guard", "ingest.store.server"}
 """Modules that are imported only where they are wanted, because their library is heavy."""
 
 OWNERS = {

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ingest.errors import ModelUnavailable, RerankFailed
 from ingest.weights import bundled_minilm
 from rag.lexical import bm25
 from rag.rerank import (
+    BUNDLED,
     BUNDLED_FOLDER,
     Calibration,
     LibraryCrossEncoder,
@@ -26,6 +28,7 @@ from rag.rerank import (
     merge_adapter,
     rerank,
     self_test,
+    windows,
 )
 from rag.types import Hit
 from tests.fakes import BrokenModel, LengthModel, a_chunk, length_reranker
@@ -215,3 +218,39 @@ def test_the_librarys_way_gives_the_same_logits_and_says_what_it_cut(folder: Pat
     )
     assert library.logits(question, ["short", "word " * 900]).truncated == (False, True)
     assert library.logits(question, []).logits.shape == (0,)
+
+
+def test_a_long_passage_is_read_in_windows_that_leave_nothing_out_and_its_best_one_counts() -> None:
+    words = [f"w{number}" for number in range(400)]
+    passage = "  ".join(words)
+    parts = windows(passage, 160)
+    read = [part.split() for part in parts]
+    assert {len(one) for one in read} == {160}
+    assert len(parts) == 3
+    assert sorted({word for one in read for word in one}) == sorted(words)
+    assert all(len({*one} & {*other}) == 40 for one, other in pairwise(read))
+    assert windows(passage, 400) == [passage] == windows(passage, 0)
+
+    class Places:
+        """The number of the first word is the logit; a window that begins late was cut."""
+
+        device = "none"
+
+        def logits(self, question: str, passages: Sequence[str]) -> PairScores:
+            first = [float(passage.split()[0][1:]) for passage in passages]
+            return PairScores(np.array(first, np.float32), tuple(number > 200 for number in first))
+
+    reranker = Reranker("places", Places(), 0.0, Calibration(), window_words=160)
+    scored = reranker.score("q", ["w7", passage, "w5 w6"], [0.0] * 3)
+    assert scored.logits.tolist() == [7.0, 240.0, 5.0]
+    assert scored.truncated == (False, True, False)
+
+
+def test_the_bundled_reranker_finds_the_answer_behind_the_512th_token() -> None:
+    reranker = load_reranker(BUNDLED)
+    filler = "The lake is deep and cold in winter, and its shores are quiet. " * 60
+    scored = reranker.score(
+        "How long is the warranty?", [filler, f"{filler}The warranty lasts 24 months."], [0.0] * 2
+    )
+    assert scored.truncated == (False, False)
+    assert scored.logits[1] > scored.logits[0] + 1

@@ -13,6 +13,8 @@ from rag.train.model import READ_TOKENS
 from rag.train.options import Options
 
 ADAPTER = "adapter.safetensors"
+WINDOW_WORDS = 160
+"""What a passage may have to be read whole: about what a step of training reads of it."""
 
 
 def write_record(
@@ -53,6 +55,7 @@ def write_card(
         "adapter_sha256": sha256(folder / ADAPTER),
         "max_tokens": READ_TOKENS,
         "question_tokens": options.question_tokens,
+        "window_words": WINDOW_WORDS,
         "score": {"logit": 1.0, "cosine": options.cosine, "bm25": options.bm25},
         **calibration,
         **({"note": note} if note else {}),
