@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Literal
 
+from ingest.ahead import ReadAhead
 from ingest.errors import BadRequest, LimitReached, PdfRefused, StoreUnavailable, UserError
 from ingest.originals import Originals, Record
-from ingest.pipeline import Stage, Tools, ingest
+from ingest.pipeline import Cut, Stage, Tools, ingest, read_and_cut
 from ingest.store import Store
 from ingest.types import Document
 
@@ -117,6 +118,7 @@ class UploadQueue:
         """Held while a file is on the disk and not yet on the list."""
         self._live: dict[int, _Live] = {}
         self._passwords: dict[int, str] = {}
+        self._ahead = ReadAhead()
         self._claimed: set[int] = set()
         self._wake = threading.Event()
         self._stopping = False
@@ -233,6 +235,10 @@ class UploadQueue:
         self._wake.set()
         if self._thread:
             self._thread.join(timeout=30)
+        in_vain = self._ahead.close()
+        if in_vain is not None:
+            with suppress(StoreUnavailable):  # it then counts as one of a few tries, no more
+                self._attempt(in_vain, -1)
         self._db.close()
 
     def free(self) -> None:
@@ -305,6 +311,7 @@ class UploadQueue:
         if not self._claim(job.id):
             return  # another process was faster
         self._try(job, on_change)
+        self._ahead.drop(job.id)
         self._claimed.discard(job.id)
 
     def _try(self, job: Job, on_change: Callable[[Job], None]) -> None:
@@ -313,7 +320,8 @@ class UploadQueue:
             reason = f"The process ended {MAX_ATTEMPTS} times while it read this file, so it is left out."
             self._end(job, "refused", reason, on_change)
             return
-        self._attempt(job.id, +1)
+        if self._ahead.job_id != job.id:  # else it has been counted
+            self._attempt(job.id, +1)
         try:
             state, message = self._ingest(job, on_change)
         except _Stopped:
@@ -375,18 +383,17 @@ class UploadQueue:
             return "unchanged", f"Already in the library as {known[job.doc_id].source}: nothing changed."
 
         def on_stage(stage: Stage, done: int, total: int) -> None:
-            if self._stopping:
-                raise _Stopped
-            before = self._live.get(job.id)
-            if before is None or before.stage != stage:
+            if self._reached(job, stage, done, total):
                 self._set(job.id, stage, "")
-                before = _Live(stage, 0, total, time.monotonic())
-            self._live[job.id] = replace(before, done=done, total=total)
+                if stage == "embedding":
+                    with suppress(StoreUnavailable):  # whatever it is will be told of a file whose turn it is
+                        self._read_next(job, tools)
             on_change(self.job(job.id, owner=job.owner))
 
         path = self._originals.path(job.doc_id, owner=job.owner)
         if not path.exists():
             raise StoreUnavailable(f"Its file {path} is gone: remove it from this list and upload it again.")
+        password = self._passwords.get(job.id, "")
         document = ingest(
             path,
             tools,
@@ -394,10 +401,46 @@ class UploadQueue:
             source=job.source,
             owner=job.owner,
             added=self._recorded(job).added,
-            password=self._passwords.get(job.id, ""),
+            password=password,
+            cut=self._ahead.take(job.id, password),
             on_stage=on_stage,
         )
         return "done", _summary(document)
+
+    def _reached(self, job: Job, stage: Stage, done: int, total: int) -> bool:
+        """Note how far a job is; True where the stage is a new one. Raises _Stopped when the queue closes."""
+        if self._stopping:
+            raise _Stopped
+        before = self._live.get(job.id)
+        begins = before is None or before.stage != stage
+        since = time.monotonic() if before is None or begins else before.since
+        self._live[job.id] = _Live(stage, done, total, since)
+        return begins
+
+    def _read_next(self, present: Job, tools: Tools) -> None:
+        """Begin to read what comes after this job.
+
+        The try is counted first, because the process may die of it; the file is then not read ahead again, or the
+        next death would count against the one that was embedded meanwhile.
+        """
+        following = self._select("where state = 'queued' and id != ? order by id limit 1", present.id)
+        if not following or following[0].attempts:
+            return
+        job = following[0]
+        path = self._originals.path(job.doc_id, owner=job.owner)
+        password = self._passwords.get(job.id, "")
+
+        def on_stage(stage: Stage, done: int, total: int) -> None:
+            self._reached(job, stage, done, total)
+
+        def read() -> Cut:
+            return read_and_cut(
+                path, tools, doc_id=job.doc_id, source=job.source, password=password, on_stage=on_stage
+            )
+
+        self._attempt(job.id, +1)
+        if not self._ahead.begin(job.id, password, read):
+            self._attempt(job.id, -1)
 
     def _recorded(self, job: Job) -> Record:
         """The record of a job's file, made to say what the job says."""

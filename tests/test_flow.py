@@ -25,6 +25,7 @@ FLOW = [
     "ingest.store.server",
     "ingest.originals",
     "ingest.pipeline",
+    "ingest.ahead",
     "ingest.queue",
     "ingest.settle",
     "rag.types",
