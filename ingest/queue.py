@@ -156,6 +156,11 @@ class UploadQueue:
     def check_room(self, uploads: int, *, owner: str) -> None:
         """Raise LimitReached where so many more uploads of an owner are too many."""
         own = self._count("where owner = ? and state in (?, ?, ?, ?, ?)", owner, *OPEN, *RETRIABLE)
+        if self._max_open is not None and uploads > self._max_open:
+            raise LimitReached(
+                f"These are {uploads} files, and of yours at most {self._max_open} may wait: upload fewer at once."
+                " The operator can raise MAX_OPEN_UPLOADS."
+            )
         if self._max_open is not None and own + uploads > self._max_open:
             raise LimitReached(
                 f"{own} of your uploads wait already, and at most {self._max_open} may: upload these when some "

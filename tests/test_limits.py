@@ -152,7 +152,7 @@ def test_a_user_may_have_so_many_uploads_waiting_and_gets_room_when_they_are_don
     files = [("files", (f"{number}.pdf", pdf(number))) for number in range(3)]
     answer = client.post("/documents", files=files)
     assert answer.status_code == 429
-    assert "at most 2 may" in answer.json()["detail"]
+    assert "of yours at most 2 may wait: upload fewer at once" in answer.json()["detail"]
     assert services.queue.jobs(owner=LOCAL_OWNER) == []  # all or none
     assert client.post("/documents", files=files[:2]).status_code == 202
     with pytest.raises(LimitReached, match="2 of your uploads wait already"):
@@ -237,7 +237,7 @@ def test_the_ask_page_refuses_a_long_question_whatever_the_browser_says(
 def test_the_documents_page_says_when_too_many_uploads_wait(page: Callable[[str, Settings], AppTest]) -> None:
     documents = page("documents.py", Settings(max_open_uploads=1))
     documents.file_uploader[0].set_value([(f"{n}.pdf", pdf(n), "application/pdf") for n in range(2)]).run()
-    assert "at most 1 may" in errors(documents)
+    assert "of yours at most 1 may wait" in errors(documents)
     assert not documents.exception
     documents.file_uploader[0].set_value([("0.pdf", pdf(0), "application/pdf")]).run()
     assert errors(documents) == ""

@@ -326,7 +326,7 @@ def test_where_the_queue_has_no_room_none_is_loaded_and_the_page_says_why(
         shown.button(key="samples-load").click().run()
         assert not shown.exception
         assert services.queue.jobs(owner=LOCAL_OWNER) == []
-        assert "not loaded. 0 of your uploads wait already" in shown.error[0].value
+        assert "not loaded. These are 2 files, and of yours at most 1 may wait" in shown.error[0].value
         shown.run()
         assert not shown.error
 
