@@ -74,7 +74,7 @@ class _Linear:
         return product
 
     def added_to(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Y + x W^T + b."""
+        """The product, added to y."""
         if not self._ops:
             return y + self(x)
         total: torch.Tensor = self._ops._linear_pointwise.binary(x, y, self._weight, self._bias, "add")
