@@ -15,14 +15,15 @@ from urllib.parse import urlsplit
 
 import narwhals.stable  # noqa: F401 - now: a page (altair) and the warm-up (scikit-learn) at once end in a deadlock
 import streamlit as st
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app_pages.parts.drawing import finish_pandas
 from rag.access import LOOPBACK, check_address, check_reach, is_loopback, read_access
-from rag.api import create_api
 from rag.guard import Guard
-from rag.services import shared_services
+from rag.services import Lazy, shared_services
 from rag.settings import read_settings
 
 HERE = Path(__file__).resolve().parent
@@ -58,6 +59,25 @@ def _warm_up(closing: threading.Event) -> None:
         return
     shared_services().warm_up()
     finish_pandas()
+    API.get()
+
+
+def _create_api() -> ASGIApp:
+    """Import what the first page does not need: FastAPI takes a fifth of a second."""
+    from rag.api import create_api
+
+    return create_api(shared_services)
+
+
+API = Lazy(_create_api)
+
+
+async def api(scope: Scope, receive: Receive, send: Send) -> None:
+    """The REST API, made at the first request or by the warm-up."""
+    made = API.made
+    if made is None:
+        made = await run_in_threadpool(API.get)
+    await made(scope, receive, send)
 
 
 def _hosts() -> frozenset[str]:
@@ -69,7 +89,7 @@ def _hosts() -> frozenset[str]:
 
 app = st.App(
     HERE / "app_pages" / "main.py",
-    routes=[Mount("/api", create_api(shared_services))],
+    routes=[Mount("/api", api)],
     middleware=[Middleware(Guard, access=ACCESS, hosts=_hosts())],
     secrets=ACCESS.login.streamlit_secrets if ACCESS.login else None,
     lifespan=lifespan,
