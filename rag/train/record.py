@@ -13,8 +13,8 @@ from rag.train.model import READ_TOKENS
 from rag.train.options import Options
 
 ADAPTER = "adapter.safetensors"
-WINDOW_WORDS = 160
-"""What a passage may have to be read whole: about what a step of training reads of it."""
+WINDOW_WORDS = 200
+"""What a passage may have to be read whole: more than any chunk of this project, and about what training reads."""
 
 
 def write_record(
