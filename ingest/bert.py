@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 BATCH_TOKENS = 1536
 """Tokens computed at once: enough for full-speed matrix products, few enough to stay in the cache."""
-PROMPT_TOKENS = 16 * BATCH_TOKENS
+PROMPT_TOKENS = 16_384
 """Tokens of a question with some 70 candidates."""
 KEPT_BYTES = 32 << 20
 """What a step computes is smaller than this; the C library then takes its memory from what it holds already."""
