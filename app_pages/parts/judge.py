@@ -7,6 +7,7 @@ from dataclasses import replace
 import streamlit as st
 
 from app_pages.parts.account import asking_owner
+from app_pages.parts.cards import Judge
 from app_pages.parts.text import plain
 from ingest.errors import BadRequest, UserError
 from ingest.types import Chunk
@@ -18,9 +19,14 @@ ASKING_SET = "From asking"
 _PROBLEM = "judge-problem"
 
 
-def judge_buttons(ranking_question: str, chunk: Chunk, *, key: str) -> None:
+def judge_of(question: str) -> Judge:
+    """What draws the marks of a question's cards, as they are kept now."""
+    marks = _marks(question)
+    return lambda chunk, key: _judge_buttons(question, chunk, marks.get(chunk.id), key=key)
+
+
+def _judge_buttons(question: str, chunk: Chunk, grade: int | None, *, key: str) -> None:
     """One small row: mark a passage as right or wrong for a question; once more takes the mark back."""
-    grade = _marks(ranking_question).get(chunk.id)
     with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"judge-{key}"):
         for own, label, icon in (
             (1, "Right passage" if grade == 1 else "This is the right passage", ":material/check_circle:"),
@@ -33,7 +39,7 @@ def judge_buttons(ranking_question: str, chunk: Chunk, *, key: str) -> None:
                 type="secondary" if grade == own else "tertiary",
                 help="Kept with the question in the set “From asking” on the Evidence page. Again: take it back.",
                 on_click=_mark,
-                args=(ranking_question, chunk, None if grade == own else own),
+                args=(question, chunk, None if grade == own else own),
             )
     problem = st.session_state.get(_PROBLEM)
     if problem and problem[0] == chunk.id:

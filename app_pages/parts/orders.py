@@ -9,8 +9,8 @@ import streamlit as st
 
 from app_pages.parts.answers import card_prefix
 from app_pages.parts.asking import open_source_next
-from app_pages.parts.cards import Judge, hit_card, ranked_card
-from app_pages.parts.judge import judge_buttons
+from app_pages.parts.cards import Foot, hit_card, ranked_card
+from app_pages.parts.judge import judge_of
 from app_pages.parts.movement import show_movement
 from app_pages.parts.text import one_paragraph
 from app_pages.parts.turn import Side, Turn
@@ -32,17 +32,18 @@ def show_orders(turn: Turn, sides: Sequence[Side], *, meanwhile: Callable[[], No
     reranked = "reranked" in sides and bool(ranking.order)
     # filled last: the cards do not wait for it, and the style keeps its place free
     picture = st.container(key=picture_key(len(ranking.order), str(turn.number))) if reranked else None
+    feet: list[Foot] = []
     with st.container(key=f"orders-{turn.number}"):
         if reranked:
             # the style turns wide columns round: the bi-encoder's on the left
             second, first = st.columns(2)
             with second:
-                _show_ranked(turn)
+                feet += _show_ranked(turn)
             meanwhile()
         else:
             first = st.container()
         with first:
-            _show_hits(turn, reranked=reranked)
+            feet += _show_hits(turn, reranked=reranked)
     meanwhile()
     everything = st.expander(f"All {len(ranking.hits)} candidates", key=f"table-{turn.id}", on_change="rerun")
     if everything.open:
@@ -53,6 +54,10 @@ def show_orders(turn: Turn, sides: Sequence[Side], *, meanwhile: Callable[[], No
             clicked = show_movement(ranking, key=f"movement-{turn.id}")
         if clicked:
             open_source_next(ranking.question, clicked.chunk)
+    judge = judge_of(ranking.question)
+    for fill in feet:
+        fill(partial(open_source_next, ranking.question), judge)
+    meanwhile()
 
 
 def picture_key(candidates: int, which: str) -> str:
@@ -60,35 +65,27 @@ def picture_key(candidates: int, which: str) -> str:
     return f"picture-{'tall' if candidates >= TALL else 'low'}-{which}"
 
 
-def _show_hits(turn: Turn, *, reranked: bool) -> None:
+def _show_hits(turn: Turn, *, reranked: bool) -> list[Foot]:
     ranking = turn.ranking
     second = {ranked.hit.rank: ranked for ranked in ranking.order} if reranked else {}
     st.subheader("Bi-encoder order", anchor=False)
-    for hit in ranking.hits[: ranking.sources]:
-        ranked = second.get(hit.rank)
+    return [
         hit_card(
             hit,
-            ranked,
+            second.get(hit.rank),
             anchor=f"{card_prefix(turn, 'plain')}{hit.rank}",
-            chosen=not reranked or (ranked is not None and ranked.rank <= ranking.sources),
-            on_open=partial(open_source_next, ranking.question),
-            judge=_judge(turn),
+            chosen=not reranked or (hit.rank in second and second[hit.rank].rank <= ranking.sources),
         )
+        for hit in ranking.hits[: ranking.sources]
+    ]
 
 
-def _show_ranked(turn: Turn) -> None:
+def _show_ranked(turn: Turn) -> list[Foot]:
     st.subheader("Reranked order", anchor=False)
-    for ranked in turn.ranking.ranked:
-        ranked_card(
-            ranked,
-            anchor=f"{card_prefix(turn, 'reranked')}{ranked.rank}",
-            on_open=partial(open_source_next, turn.ranking.question),
-            judge=_judge(turn),
-        )
-
-
-def _judge(turn: Turn) -> Judge:
-    return lambda chunk, key: judge_buttons(turn.ranking.question, chunk, key=key)
+    return [
+        ranked_card(ranked, anchor=f"{card_prefix(turn, 'reranked')}{ranked.rank}")
+        for ranked in turn.ranking.ranked
+    ]
 
 
 def _show_table(ranking: Ranking, *, reranked: bool) -> None:

@@ -46,7 +46,7 @@ STYLE = """
   .st-key-words { row-gap: 0; }
   [class*="st-key-document-"] { flex-wrap: nowrap; }
   [class*="st-key-document-"] > :first-child { min-width: 0; overflow-wrap: anywhere; }
-  [class*="st-key-foot-"] { column-gap: 1rem; row-gap: 0; }
+  [class*="st-key-foot-"] { column-gap: 1rem; row-gap: 0; min-height: 1.75rem; }
   [class*="st-key-foot-"] button { min-height: 1.75rem; padding-top: 0; padding-bottom: 0; }
   [class*="st-key-foot-"] button p { font-size: .875rem; }
   .st-key-controls { row-gap: .25rem; }
@@ -69,7 +69,7 @@ STYLE = """
     [class*="st-key-latest-"] [class*="st-key-answer-"] { min-height: 16rem; }
     [class*="st-key-below-"] { min-height: 16rem; }
     /* under a card: the page on a row of its own, both marks side by side on the next */
-    [class*="st-key-foot-"] { flex-direction: column; align-items: flex-start; row-gap: .25rem; }
+    [class*="st-key-foot-"] { flex-direction: column; align-items: flex-start; row-gap: .25rem; min-height: 3.75rem; }
     [class*="st-key-judge-q"] { flex-wrap: nowrap; column-gap: 1rem; }
     [class*="st-key-judge-q"] button p { white-space: nowrap; }
   }
