@@ -10,6 +10,7 @@ import threading
 import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
+from streamlit.components.v2 import manifest_scanner
 
 from app_pages.parts.drawing import finish_pandas
 from rag.access import LOOPBACK, check_address, check_reach, is_loopback, read_access
@@ -30,16 +32,18 @@ HERE = Path(__file__).resolve().parent
 # Streamlit puts this folder at the front of the path for each run of a page and takes it away again, unless it is
 # there: an import in another thread at that moment skips an entry, and finds no module of site-packages
 sys.path.append(str(HERE / "app_pages"))
+# looking for components in other packages reads the metadata of all that are installed, and there are none here
+manifest_scanner.scan_component_manifests = lambda max_workers=None: []  # noqa: ARG005
 SETTINGS = read_settings()
 ACCESS = read_access(SETTINGS)
 check_reach(SETTINGS, ACCESS)
 WARM_UP_AFTER = 2.0
-"""Seconds that the first page, which somebody is waiting for, has the processor for itself."""
+"""Seconds that the first page, which somebody is waiting for, does not share the processor with the models."""
 
 
 @asynccontextmanager
 async def lifespan(_: st.App) -> AsyncIterator[None]:
-    """Resume the upload queue, and load the models once the first page is shown."""
+    """Resume the upload queue, and load what the pages need while the first browser gets ready for them."""
     check_address(SETTINGS, st.get_option("server.address"))
     services = shared_services()
     services.queue.start()
@@ -54,11 +58,13 @@ async def lifespan(_: st.App) -> AsyncIterator[None]:
 
 
 def _warm_up(closing: threading.Event) -> None:
-    """Load what the first question needs: the models, and the library that its picture is drawn with."""
+    """Load what the first page needs, and then the first question: the models, and what its picture needs."""
+    import_module("app_pages.ask")
     if closing.wait(WARM_UP_AFTER):
         return
     shared_services().warm_up()
     finish_pandas()
+    import_module("app_pages.parts.movement")
     API.get()
 
 

@@ -8,29 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import groupby
-from typing import Literal
-
-from markdown_it import MarkdownIt
-from markdown_it.tree import SyntaxTreeNode
+from typing import TYPE_CHECKING, Literal
 
 from ingest.types import Chunk
 from rag.types import Answer, Citation
 
-
-class _Parser(MarkdownIt):
-    def validateLink(self, url: str) -> bool:  # noqa: ARG002, N802 - markdown-it's name
-        """Take every target for a link, javascript: too: all that stays of a link is its label."""
-        return True
-
-
-# No definitions: a line "[1]: https://..." would turn every mark [1] into a link. No HTML: tags are text.
-# No joined text: an escaped \[1\] stays apart from the mark [1].
-_PARSER = (
-    _Parser("commonmark", {"html": False})
-    .enable(["table", "strikethrough"])
-    .disable(["reference", "html_block", "html_inline", "text_join"])
-)
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
+    from markdown_it.tree import SyntaxTreeNode
 
 _Piece = tuple[Literal["text", "code", "markup"], str]
 
@@ -134,8 +122,8 @@ def _unknown_problem(numbers: Iterable[int]) -> str:
 
 def _shown_marks(markdown: str) -> Iterator[int]:
     """Numbers of the marks [n] that a reader sees, in order; those in code are not marks."""
-    for token in _PARSER.parse(markdown):
-        for kind, content in _pieces(SyntaxTreeNode(token.children or [])):
+    for token in _parser().parse(markdown):
+        for kind, content in _pieces(_tree(token.children or [])):
             if kind == "text":
                 yield from (int(digits) for digits in re.findall(_KEPT_MARK, content))
 
@@ -175,7 +163,31 @@ def safe_markdown(text: str) -> str:
     emoji codes code spans, `$` a dollar sign. Marks [n] stay as they are. To be shown by `st.markdown`;
     `st.write_stream` would mend "unfinished" Markdown once more.
     """
-    return _blocks(SyntaxTreeNode(_PARSER.parse(visible(text))))
+    return _blocks(_tree(_parser().parse(visible(text))))
+
+
+@cache
+def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
+    class Parser(MarkdownIt):
+        def validateLink(self, url: str) -> bool:  # noqa: ARG002, N802 - markdown-it's name
+            """Take every target for a link, javascript: too: all that stays of a link is its label."""
+            return True
+
+    # No definitions: a line "[1]: https://..." would turn every mark [1] into a link. No HTML: tags are text.
+    # No joined text: an escaped \[1\] stays apart from the mark [1].
+    return (
+        Parser("commonmark", {"html": False})
+        .enable(["table", "strikethrough"])
+        .disable(["reference", "html_block", "html_inline", "text_join"])
+    )
+
+
+def _tree(tokens: Sequence[Token]) -> SyntaxTreeNode:
+    from markdown_it.tree import SyntaxTreeNode
+
+    return SyntaxTreeNode(tokens)
 
 
 def visible(text: str) -> str:

@@ -44,6 +44,9 @@ def main() -> None:
 @app.command()
 def serve() -> None:
     """Start the app in the browser, and the API under /api."""
+    from rag.services import shared_services
+
+    shared_services().open_ahead()  # while Streamlit is imported
     from app import run
 
     run()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from ingest.queue import Job
@@ -173,6 +172,8 @@ def provenance(
 
 def app_version() -> str:
     """The version of this app, as it is installed."""
+    from importlib.metadata import version
+
     return version("second-look")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, cast
 
@@ -212,6 +212,15 @@ class Services:
         """Use models that are loaded already, or none with the reason why."""
         self._embedder.put(embedder)
         self._reranker.put((reranker, problem))
+
+    def open_ahead(self) -> None:
+        """Begin to open the index in a thread of its own; what fails is raised where the index is asked for."""
+
+        def open_index() -> None:
+            with suppress(UserError):
+                self._store.get()
+
+        threading.Thread(target=open_index, name="open-index", daemon=True).start()
 
     def warm_up(self) -> None:
         """Load everything now; what cannot be loaded is reported at its first use."""

@@ -602,10 +602,11 @@ def test_a_suggested_threshold_is_applied_on_request(library: Services, kept: Ev
 def judging(tmp: Path) -> AppTest:
     script = tmp / "cards.py"
     script.write_text(
-        "from app_pages.parts.judge import judge_buttons\n"
+        "from app_pages.parts.judge import judge_of\n"
         "from tests.fakes import a_chunk\n"
-        "judge_buttons('Which fruit?', a_chunk('apple pear'), key='1')\n"
-        "judge_buttons('Which fruit?', a_chunk('plum', page=2), key='2')\n",
+        "judge = judge_of('Which fruit?')\n"
+        "judge(a_chunk('apple pear'), '1')\n"
+        "judge(a_chunk('plum', page=2), '2')\n",
         encoding="utf-8",
     )
     return AppTest.from_file(str(script), default_timeout=30).run()

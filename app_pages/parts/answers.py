@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app_pages.parts.account import own_stages
+from app_pages.parts.account import asking_owner, own_stages
 from app_pages.parts.asking import open_source_next
-from app_pages.parts.evidence_threshold import threshold_note
 from app_pages.parts.text import plain
 from app_pages.parts.turn import TITLES, Side, Turn
 from rag.checks import Concern, concerns
 from rag.citations import link_citations, safe_markdown
 from rag.services import Services
+from rag.threshold import fits
 from rag.types import Answered, Ranking
 
 ICONS = {
@@ -129,10 +129,20 @@ def show_status(turn: Turn, sides: Sequence[Side], services: Services, *, blind:
         first = f"first token {_ms(answered.seconds_first)}, " if answered.seconds_first else ""
         before = seconds.total if side == "reranked" else seconds.embed + seconds.search
         parts.append(f"{name}: {first}total {_ms(before + answered.seconds)}")
-    chosen = threshold_note(services)
+    chosen = _threshold_note(services)
     if chosen and "reranked" in sides:
         parts.append(chosen)
     st.caption(" · ".join(parts))
+
+
+def _threshold_note(services: Services) -> str:
+    """For the status of an answer: what became of a chosen threshold; empty where nobody has chosen one."""
+    threshold, reranker = services.threshold(owner=asking_owner(services)), own_stages(services).reranker
+    if threshold is None:
+        return ""
+    if reranker and fits(threshold, reranker, services.library_fingerprint(owner=asking_owner(services))):
+        return f"doubted below logit {threshold.logit:.2f}, as chosen under Evidence"
+    return "the threshold chosen under Evidence is not applied: library or reranker changed since"
 
 
 def _searched(turn: Turn) -> str:

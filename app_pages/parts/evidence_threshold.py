@@ -34,16 +34,6 @@ def show_threshold(shown: Shown, services: Services, kept: EvidenceStore) -> Non
     _offer(shown, advice, services, kept)
 
 
-def threshold_note(services: Services) -> str:
-    """For the status of an answer: what became of a chosen threshold; empty where nobody has chosen one."""
-    threshold, reranker = services.threshold(owner=asking_owner(services)), own_stages(services).reranker
-    if threshold is None:
-        return ""
-    if reranker and fits(threshold, reranker, services.library_fingerprint(owner=asking_owner(services))):
-        return f"doubted below logit {threshold.logit:.2f}, as chosen under Evidence"
-    return "the threshold chosen under Evidence is not applied: library or reranker changed since"
-
-
 def _show_state(services: Services, kept: EvidenceStore) -> None:
     threshold, reranker = services.threshold(owner=asking_owner(services)), own_stages(services).reranker
     if threshold is None:

@@ -11,19 +11,23 @@ from app_pages.parts.answers import card_prefix
 from app_pages.parts.asking import open_source_next
 from app_pages.parts.cards import Foot, hit_card, ranked_card
 from app_pages.parts.judge import judge_of
-from app_pages.parts.movement import show_movement
 from app_pages.parts.text import one_paragraph
 from app_pages.parts.turn import Side, Turn
 from rag.types import Ranking
 
 TALL = 14
 """From this many candidates on, the picture of the movement has its full height."""
+PATIENCE = 0.3
+"""Seconds that the picture waits for the first words of an answer, which are read first."""
 
 
-def show_orders(turn: Turn, sides: Sequence[Side], *, meanwhile: Callable[[], None] = lambda: None) -> None:
+def show_orders(
+    turn: Turn, sides: Sequence[Side], *, meanwhile: Callable[[float], None] = lambda _: None
+) -> None:
     """The movement picture, the two orders as cards, and the table of all candidates.
 
-    `meanwhile` is called between the pieces: for what must not wait until all are drawn.
+    `meanwhile` is called between the pieces, for what must not wait until all are drawn, with the seconds that it
+    may wait itself.
     """
     ranking = turn.ranking
     if not ranking.hits:
@@ -39,17 +43,20 @@ def show_orders(turn: Turn, sides: Sequence[Side], *, meanwhile: Callable[[], No
             second, first = st.columns(2)
             with second:
                 feet += _show_ranked(turn)
-            meanwhile()
+            meanwhile(0.0)
         else:
             first = st.container()
         with first:
             feet += _show_hits(turn, reranked=reranked)
-    meanwhile()
+    meanwhile(PATIENCE)
     everything = st.expander(f"All {len(ranking.hits)} candidates", key=f"table-{turn.id}", on_change="rerun")
     if everything.open:
         with everything:
             _show_table(ranking, reranked=reranked)
     if picture:
+        # Altair takes a third of a second to be imported: not before the first page
+        from app_pages.parts.movement import show_movement
+
         with picture:
             clicked = show_movement(ranking, key=f"movement-{turn.id}")
         if clicked:
@@ -57,7 +64,7 @@ def show_orders(turn: Turn, sides: Sequence[Side], *, meanwhile: Callable[[], No
     judge = judge_of(ranking.question)
     for fill in feet:
         fill(partial(open_source_next, ranking.question), judge)
-    meanwhile()
+    meanwhile(0.0)
 
 
 def picture_key(candidates: int, which: str) -> str:

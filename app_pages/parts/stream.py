@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, Queue
-from time import sleep
+from time import monotonic, sleep
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -22,6 +22,7 @@ Write = Callable[[OnText, Stop], Answered]
 """Writes an answer, calling back with all text so far; ends soon after the event is set."""
 
 SECONDS_BETWEEN_LOOKS = 0.08
+SECONDS_BETWEEN_PEEKS = 0.01
 
 
 class Stoppable:
@@ -110,6 +111,16 @@ class Writing:
 
     def _put(self, text: str) -> None:
         self.text = text
+
+
+def peek(writings: Sequence[Writing], places: Sequence[DeltaGenerator], *, patience: float = 0.0) -> None:
+    """Show what has arrived of each text, waiting at most `patience` seconds for the first words of all."""
+    end = monotonic() + patience
+    while any(not writing.text and not writing.done for writing in writings) and monotonic() < end:
+        sleep(SECONDS_BETWEEN_PEEKS)
+    for writing, place in zip(writings, places, strict=True):
+        if writing.text:
+            place.markdown(safe_markdown(writing.text))
 
 
 def follow(writings: Sequence[Writing], places: Sequence[DeltaGenerator]) -> None:

@@ -69,7 +69,8 @@ STYLE = """
     [class*="st-key-latest-"] [class*="st-key-answer-"] { min-height: 16rem; }
     [class*="st-key-below-"] { min-height: 16rem; }
     /* under a card: the page on a row of its own, both marks side by side on the next */
-    [class*="st-key-foot-"] { flex-direction: column; align-items: flex-start; row-gap: .25rem; min-height: 3.75rem; }
+    [class*="st-key-foot-"] { flex-direction: column; align-items: flex-start; row-gap: .25rem; }
+    [class*="st-key-foot-"] { min-height: 3.75rem; }
     [class*="st-key-judge-q"] { flex-wrap: nowrap; column-gap: 1rem; }
     [class*="st-key-judge-q"] button p { white-space: nowrap; }
   }

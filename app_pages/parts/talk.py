@@ -20,10 +20,9 @@ from app_pages.parts.answers import (
 from app_pages.parts.asking import bring_up_to_date, conversation, source_to_open
 from app_pages.parts.orders import show_orders
 from app_pages.parts.source import open_source
-from app_pages.parts.stream import follow
+from app_pages.parts.stream import follow, peek
 from app_pages.parts.turn import SIDES, Look, Side, Turn
 from app_pages.parts.vote import blind_sides, is_blind, same_answers, show_ballot, show_votes
-from rag.citations import safe_markdown
 from rag.samples import known_question
 from rag.services import Services
 
@@ -44,7 +43,7 @@ def show_conversation(turns: Sequence[Turn], look: Look, services: Services) -> 
     if not blind:
         latest.seen = True
         # what people wait for comes first: the best passages, the first words, and then what to be wary of
-        show_orders(latest, sides, meanwhile=lambda: _peek(latest, places))
+        show_orders(latest, sides, meanwhile=lambda patience: _peek(latest, places, patience))
     with above:
         show_concerns(latest, sides, services, blind=blind)
     if earlier:
@@ -80,11 +79,13 @@ def _show_frame(
     return above, places, below
 
 
-def _peek(turn: Turn, places: dict[Side, DeltaGenerator]) -> None:
+def _peek(turn: Turn, places: dict[Side, DeltaGenerator], patience: float) -> None:
     """Show what has arrived of the answers: `follow` begins when all else is drawn."""
-    for side, writing in turn.writings.items():
-        if writing.text:
-            places[side].markdown(safe_markdown(writing.text))
+    peek(
+        list(turn.writings.values()),
+        [places[side] for side in turn.writings],
+        patience=patience,
+    )
 
 
 def _fill(

@@ -79,7 +79,7 @@ def start_app(data: Path, log: Path, port: int = 0, /, **environ: str) -> App:
                 if answer.status == 200:
                     return app
         except OSError:
-            time.sleep(0.2)
+            time.sleep(0.05)
     stop_app(app)
     raise AssertionError(f"the app did not start:\n{log.read_text()[-3000:]}")
 
