@@ -60,6 +60,11 @@ def test_planted_differences_are_told_for_what_they_are() -> None:
     assert of([1.0] * 12 + [0.0] * 20 + [-1.0] * 8).word == "too few questions to say"
 
 
+def test_no_p_is_said_to_be_zero() -> None:
+    assert Difference(0.15, 0.05, 0.25, 0.0009, 0.3, 20, 75, 5).chance == "p < 0.001"
+    assert Difference(0.15, 0.05, 0.25, 0.001, 0.3, 20, 75, 5).chance == "p = 0.001"
+
+
 def test_a_verdict_is_a_sentence_with_its_numbers() -> None:
     verdict = judged(Difference(0.15, 0.05, 0.25, 0.004, 0.3, 20, 75, 5), "recall@5")
     assert sentence(verdict) == (

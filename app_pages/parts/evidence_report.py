@@ -98,7 +98,7 @@ def _show_verdict(conclusion: Conclusion, report: Report) -> None:
             )
         st.caption(
             f"{MEASURE}: {MEANING[MEASURE][0].lower()}{MEANING[MEASURE][1:]} Measured with "
-            f"{plain(conclusion.variant)}; randomisation test p = {seen.p:.3f} (small means: hardly chance)."
+            f"{plain(conclusion.variant)}; randomisation test {seen.chance} (a small p is hardly chance)."
         )
 
 

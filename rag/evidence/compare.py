@@ -55,6 +55,11 @@ class Difference:
         """How many questions were compared."""
         return self.won + self.tied + self.lost
 
+    @property
+    def chance(self) -> str:
+        """`p` in words: none is 0."""
+        return "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+
     def __str__(self) -> str:
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 

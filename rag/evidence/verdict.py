@@ -50,7 +50,7 @@ def sentence(verdict: Verdict, *, of: str = "Reranking", over: str = "the bi-enc
     """The verdict in words."""
     seen = verdict.difference
     numbers = (
-        f"{verdict.measure} {seen}, p = {seen.p:.3f}; "
+        f"{verdict.measure} {seen}, {seen.chance}; "
         f"{seen.won} won, {seen.tied} tied, {seen.lost} lost of {seen.questions} questions"
     )
     match verdict.word:
@@ -82,4 +82,4 @@ def rival_sentence(verdict: Verdict, rival: str) -> str:
                 f"Too few questions to say whether the cheap {rival}, without any model, would have done as well "
                 f"(about {verdict.needed:,} would do)"
             )
-    return f"{said}: reranking against it {verdict.measure} {seen}, p = {seen.p:.3f}."
+    return f"{said}: reranking against it {verdict.measure} {seen}, {seen.chance}."
