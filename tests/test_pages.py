@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -17,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 import rag.services
 from app_pages.parts.answers import differences
 from app_pages.parts.links import Link, query, read_link
-from app_pages.parts.stream import Stoppable, Writing
+from app_pages.parts.stream import OnText, Stop, Stoppable, Writing, peek
 from app_pages.parts.turn import Look, Turn
 from ingest.embed import Embedder
 from ingest.errors import BadRequest, StoreUnavailable
@@ -32,6 +33,9 @@ from rag.votes import Tally, VoteLog
 from tests.fake_llm import FakeLlm, fail, say
 from tests.fakes import BrokenModel, a_chunk
 from tests.pdfs import encrypted_pdf, text_pdf
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
 
 PAGES = Path(__file__).resolve().parents[1] / "app_pages"
 QUESTION = "How often does the pump need oil?"
@@ -605,6 +609,35 @@ def test_a_complete_answer_is_not_stopped_afterwards() -> None:
     assert writing.result().answer.text == "Every 500 hours"
     writing.stop()
     assert not writing.stopped
+
+
+class Place:
+    """Where a text is shown; keeps it."""
+
+    shown = ""
+
+    def markdown(self, text: str) -> None:
+        self.shown = text
+
+
+def test_a_peek_waits_for_first_words_and_no_longer() -> None:
+    """What is drawn after it, the picture, must not wait for an LLM that is silent."""
+    answerer, silent, words = Drips(), threading.Event(), Place()
+    ours = Writing(lambda on_text, stop: answer(a_ranking(), Stoppable(answerer, stop), on_text=on_text))
+    peek([ours], [cast("DeltaGenerator", words)], patience=60)
+    assert words.shown == "Every"
+    answerer.over.set()
+
+    def say_nothing(_: OnText, __: Stop) -> Answered:
+        silent.wait(60)
+        return ours.result()
+
+    mute, nothing, begun = Writing(say_nothing), Place(), time.monotonic()
+    peek([mute], [cast("DeltaGenerator", nothing)], patience=0.2)
+    assert time.monotonic() - begun < 30
+    assert nothing.shown == ""
+    assert not mute.done
+    silent.set()
 
 
 class Breaks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -19,6 +20,8 @@ TALL = 14
 """From this many candidates on, the picture of the movement has its full height."""
 PATIENCE = 0.3
 """Seconds that the picture waits for the first words of an answer, which are read first."""
+COLD_PATIENCE = 3.0
+"""The same where the picture's library is still to be imported, which alone takes seconds."""
 
 
 def show_orders(
@@ -48,7 +51,7 @@ def show_orders(
             first = st.container()
         with first:
             feet += _show_hits(turn, reranked=reranked)
-    meanwhile(PATIENCE)
+    meanwhile(PATIENCE if "altair" in sys.modules else COLD_PATIENCE)
     everything = st.expander(f"All {len(ranking.hits)} candidates", key=f"table-{turn.id}", on_change="rerun")
     if everything.open:
         with everything:
