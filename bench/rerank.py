@@ -94,7 +94,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("pdf", nargs="?", type=Path, default=FILINGS / "pdfs" / "3M_2018_10K.pdf")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="3 questions instead of 10, without the rivals")
+    parser.add_argument("--quick", action="store_true", help="3 questions instead of 5, without the rivals")
     options = parser.parse_args()
 
     model, reranker = merged(), load_reranker(BUNDLED)
@@ -105,7 +105,7 @@ def main() -> int:
         missing: dict[str, str] = {}
         if not options.quick:
             others, missing = rivals(model, Path(scratch))
-        questions = questions_for(options.pdf, 3 if options.quick else 10)
+        questions = questions_for(options.pdf, 3 if options.quick else 5)
         hits_of = candidates(questions, chunks_of(options.pdf))
         seconds: defaultdict[str, list[float]] = defaultdict(list)
         same, off, rates = dict.fromkeys([OURS, *others], 0), 0.0, []

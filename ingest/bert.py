@@ -1,4 +1,4 @@
-"""A BERT encoder for CPUs that computes no padding: token sequences lie end to end in one matrix.
+"""A BERT encoder for CPUs that pads no sequence: they lie end to end in one matrix.
 
 Same weights and same numbers as the library's model (a test compares them), less work: one matrix product
 for query, key and value, attention over each sequence as it lies there, and, where only the first token's state
@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 BATCH_TOKENS = 1536
 """Tokens computed at once: enough for full-speed matrix products, few enough to stay in the cache."""
+ROWS = 64
+"""A batch's matrix has a multiple of so many rows. Products of few sizes are prepared once and kept by oneDNN, and
+their memory fits again from step to step: of any size they take a tenth longer and twice the memory."""
 PROMPT_TOKENS = 16_384
 """Tokens of a question with some 70 candidates."""
 KEPT_BYTES = 32 << 20
@@ -169,7 +172,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 class PackedBert:
-    """The weights of a plain BERT encoder, laid out for computing without padding."""
+    """The weights of a plain BERT encoder, laid out for computing without padding a sequence."""
 
     def __init__(self, weights: BertWeights, dtype: torch.dtype) -> None:
         self._tensors = weights.tensors
@@ -199,10 +202,10 @@ class PackedBert:
             for layer in self._layers[:-1]:
                 x = self._block(layer, x, self._attend(layer, x, runs))
             last = self._layers[-1]
-            attended = self._attend(last, x, runs, first_only=first_only)
-            if first_only:
-                x = x[torch.tensor([0, *accumulate(lengths[:-1])])]
-            return self._block(last, x, attended)
+            if not first_only:
+                return self._block(last, x, self._attend(last, x, runs))[: sum(lengths)]
+            firsts = torch.tensor([0, *accumulate(lengths[:-1])])
+            return self._block(last, x[firsts], self._attend(last, x, runs, first_only=True))
 
     def _embed(self, encodings: Sequence[Tokens], lengths: Sequence[int]) -> torch.Tensor:
         import torch
@@ -212,6 +215,7 @@ class PackedBert:
         types = torch.tensor([kind for encoding in encodings for kind in encoding.type_ids])
         positions = torch.cat([self._positions[:length] for length in lengths])
         x = self._words[ids] + self._types[types] + positions
+        x = torch.cat([x, x.new_zeros(-len(x) % ROWS, self.dim)])
         return layer_norm(x, (self.dim,), *self._norm, eps=self._eps)
 
     def _attend(
@@ -230,6 +234,8 @@ class PackedBert:
                 query = query[:, :, :1]
             attended = scaled_dot_product_attention(query, key, value, scale=1.0)
             parts.append(attended.transpose(1, 2).reshape(-1, self.dim))
+        if not first_only:
+            parts.append(qkv.new_zeros(len(qkv) - runs[-1].end, self.dim))
         return torch.cat(parts)
 
     def _block(self, layer: _Layer, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:

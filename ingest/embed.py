@@ -61,7 +61,7 @@ class Embedder(Protocol):
 
 
 class PackedEmbedder:
-    """all-MiniLM-L6-v2 or any other BERT bi-encoder with mean pooling, computed without padding."""
+    """all-MiniLM-L6-v2 or any other BERT bi-encoder with mean pooling, computed without padding a sequence."""
 
     def __init__(
         self, identity: Identity, weights: BertWeights, dtype: torch.dtype, *, max_tokens: int
