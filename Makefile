@@ -31,7 +31,7 @@ check: $(VENV)/.dev  ## Lint and type-check
 	$(BIN)/python -m supply.licences
 	$(BIN)/python -m supply.audit
 
-bench: $(BENCH_VENV)/.rivals  ## Measure speed against rivals and write bench/RESULTS.md (15 minutes, a quiet machine)
+bench: $(BENCH_VENV)/.rivals  ## Measure speed against rivals and write bench/RESULTS.md (15 to 25 minutes, a quiet machine)
 	$(BENCH_VENV)/bin/python -m bench
 
 format: $(VENV)/.dev  ## Format the code
